@@ -1,0 +1,57 @@
+# `make train` and `make test` do everything from a fresh clone: environment, build, run.
+# They need Python 3.11 or later, a C compiler and make.
+
+VENV   ?= .venv
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements-dev.lock
+# An editable install rebuilds what changed in ext/ when cnnctl is next imported.
+BUILD  := PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation -Cbuild-dir=build/editable
+
+C_FILES      := $(wildcard ext/*.c ext/*.h)
+PYTHON_FILES := cnnctl tests
+
+.PHONY: help train test lint format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+train: $(VENV)/installed ## build, then train the quick-start network
+	$(BIN)/cnnctl train configs/quickstart.yaml
+
+test: $(VENV)/developer ## build, then run the tests
+	$(BIN)/python -m pytest --numprocesses auto
+
+lint: $(VENV)/developer ## style, types and formatting of Python, Cython and C
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/mypy
+	$(BIN)/cython-lint ext/_kernels.pyx
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+format: $(VENV)/developer ## let the formatters have their way
+	$(BIN)/ruff check --fix $(PYTHON_FILES)
+	$(BIN)/ruff format $(PYTHON_FILES)
+	$(BIN)/clang-format -i $(C_FILES)
+
+lock: ## choose the newest versions for the development environment
+	uv pip compile --universal --python-version 3.11 --upgrade --extra dev --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements-dev.lock
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build
+
+$(VENV)/python:
+	@test -n "$(PYTHON)" || { echo "make: cnnctl needs Python 3.11 or later; set PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/python pyproject.toml requirements-dev.lock meson.build ext/meson.build
+	$(PIP) meson-python meson ninja Cython
+	$(BUILD) -e .
+	@touch $@
+
+$(VENV)/developer: $(VENV)/installed
+	$(BUILD) -e '.[dev]'
+	@touch $@

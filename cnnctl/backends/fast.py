@@ -1,0 +1,527 @@
+"""The C kernels behind the contract: NHWC inside, channels padded to a cache line.
+
+This file validates, allocates and translates layouts; every number is computed in
+`ext/`. A plan keeps activations and parameters in the inner layout from step to step;
+the stateless operations of the contract convert at both ends and run the same stages.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cnnctl.backends import _kernels
+from cnnctl.backends.base import Activation, Array, Backend, Sandwich, check_conv, check_linear
+from cnnctl.backends.stage import (
+    Buffers,
+    ConvSpec,
+    FlattenSpec,
+    Layout,
+    LinearSpec,
+    LossStage,
+    MaxPoolSpec,
+    ParameterLayout,
+    ReluSpec,
+    Shape,
+    Spec,
+    Stage,
+)
+from cnnctl.errors import ConfigError, ShapeError, describe_alternatives
+from cnnctl.geometry import Window
+
+INSTRUCTION_SETS: tuple[str, ...] = tuple(_kernels.instruction_sets())
+"""What this processor can run, the best one last."""
+
+MAX_POOL_TAPS = 2**16
+"""A pool's winner is remembered in 16 bits."""
+
+
+def _lanes(dtype: Any) -> int:
+    return int(_kernels.LINE // np.dtype(dtype).itemsize)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class FastBackend(Backend):
+    """C kernels in vector extensions, compiled per instruction set.
+
+    Attributes:
+        isa: an entry of `INSTRUCTION_SETS`; None takes the best.
+
+    Results are bit-identical for any number of threads; instruction sets differ in the
+    last bits. Subnormal results may be flushed to zero.
+    """
+
+    name: ClassVar[str] = "fast"
+    isa: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.isa is not None and self.isa not in INSTRUCTION_SETS:
+            alternatives = describe_alternatives(self.isa, INSTRUCTION_SETS)
+            raise ConfigError(f"isa: {self.isa!r} is not one this processor runs; {alternatives}")
+
+    def kernels(self, dtype: Any) -> "_kernels.Kernels":
+        """The function table for an element type."""
+        isa = INSTRUCTION_SETS.index(self.isa) if self.isa else len(INSTRUCTION_SETS) - 1
+        return _kernels.Kernels(isa, np.dtype(dtype) == np.float64, self.threads)
+
+    # Stages
+
+    def create_layout(self, shape: Shape, dtype: Any, first: Spec) -> "ImageLayout":
+        # A network's input keeps its few channels side by side where the first stage takes them so.
+        padded = not isinstance(first, (ConvSpec, LinearSpec))
+        return ImageLayout(shape, self.kernels(dtype), _lanes(dtype), padded=padded)
+
+    def create_stage(self, spec: Spec, layout: Layout, dtype: Any) -> Stage:
+        assert isinstance(layout, ImageLayout)
+        match spec:
+            case ConvSpec():
+                return ConvStage(spec, layout, dtype)
+            case LinearSpec():
+                return LinearStage(spec, layout, dtype)
+            case MaxPoolSpec():
+                return MaxPoolStage(spec, layout)
+            case ReluSpec():
+                return ReluStage(layout)
+            case FlattenSpec():
+                return FlattenStage(layout, dtype)
+
+    def create_loss(self, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
+        assert isinstance(layout, ImageLayout)
+        return SoftmaxLoss(layout, scores, dscores)
+
+    # The contract's operations: one stage each, with buffers of its own
+
+    def conv_sandwich_forward(
+        self, x: Array, w: Array, b: Array | None, sandwich: Sandwich
+    ) -> tuple[Array, Array | None]:
+        check_conv(x, w, b, sandwich.window, sandwich.groups)
+        stage = self._conv_stage(x, w, b, sandwich)
+        stage.forward(len(x))
+        index = stage.read_index(len(x)) if sandwich.pool else None
+        return stage.output.read(stage.buffers.y, len(x)), index
+
+    def conv_sandwich_backward(
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        y: Array,
+        index: Array | None,
+        sandwich: Sandwich,
+        *,
+        need_dx: bool = True,
+    ) -> tuple[Array | None, Array, Array]:
+        check_conv(x, w, None, sandwich.window, sandwich.groups)
+        stage = self._conv_stage(x, w, np.zeros(len(w), w.dtype), sandwich)
+        if dy.shape != (len(x), *stage.output.shape) or y.shape != dy.shape:
+            raise ShapeError(
+                f"dy, y: shapes {dy.shape}, {y.shape} where {stage.output.shape} an image is needed"
+            )
+        _load_output(stage, dy, y)
+        if index is not None:
+            stage.load_index(index)
+        return _run_backward(stage, len(x), need_dx)
+
+    def linear_sandwich_forward(
+        self, x: Array, w: Array, b: Array | None, activation: Activation | None
+    ) -> Array:
+        check_linear(x, w, b)
+        stage = self._linear_stage(x, w, b, activation)
+        stage.forward(len(x))
+        return stage.output.read(stage.buffers.y, len(x))
+
+    def linear_sandwich_backward(
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        y: Array,
+        activation: Activation | None,
+        *,
+        need_dx: bool = True,
+    ) -> tuple[Array | None, Array, Array]:
+        check_linear(x, w, None)
+        stage = self._linear_stage(x, w, np.zeros(len(w), w.dtype), activation)
+        if dy.shape != (len(x), len(w)) or y.shape != dy.shape:
+            raise ShapeError(f"dy, y: shapes {dy.shape}, {y.shape} where {(len(x), len(w))} is needed")
+        _load_output(stage, dy, y)
+        return _run_backward(stage, len(x), need_dx)
+
+    def _conv_stage(self, x: Array, w: Array, b: Array | None, sandwich: Sandwich) -> "ConvStage":
+        layout = ImageLayout(x.shape[1:], self.kernels(x.dtype), _lanes(x.dtype))
+        stage = ConvStage(ConvSpec(sandwich, len(w), b is not None), layout, x.dtype)
+        _allocate(stage, x, {"weight": w, "bias": b})
+        return stage
+
+    def _linear_stage(
+        self, x: Array, w: Array, b: Array | None, activation: Activation | None
+    ) -> "LinearStage":
+        layout = ImageLayout(x.shape[1:], self.kernels(x.dtype), _lanes(x.dtype))
+        stage = LinearStage(LinearSpec(len(w), b is not None, activation), layout, x.dtype)
+        _allocate(stage, x, {"weight": w, "bias": b})
+        return stage
+
+    def _conv_forward(self, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
+        return self.conv_sandwich_forward(x, w, b, Sandwich(window, groups))[0]
+
+    def _conv_backward(
+        self, dy: Array, x: Array, w: Array, window: Window, groups: int, need_dx: bool
+    ) -> tuple[Array | None, Array, Array]:
+        return self.conv_sandwich_backward(dy, x, w, dy, None, Sandwich(window, groups), need_dx=need_dx)
+
+    def _maxpool_forward(self, x: Array, window: Window) -> tuple[Array, Array]:
+        stage = MaxPoolStage(
+            MaxPoolSpec(window), ImageLayout(x.shape[1:], self.kernels(x.dtype), _lanes(x.dtype))
+        )
+        _allocate(stage, x, {})
+        stage.forward(len(x))
+        return stage.output.read(stage.buffers.y, len(x)), stage.read_index(len(x))
+
+    def _maxpool_backward(
+        self, dy: Array, index: Array, x_shape: tuple[int, int, int, int], window: Window
+    ) -> Array:
+        layout = ImageLayout(x_shape[1:], self.kernels(dy.dtype), _lanes(dy.dtype))
+        stage = MaxPoolStage(MaxPoolSpec(window), layout)
+        _allocate(stage, np.zeros(x_shape, dy.dtype), {})
+        _load_output(stage, dy, dy)
+        stage.load_index(index)
+        dx, *_ = _run_backward(stage, len(dy), True)
+        assert dx is not None
+        return dx
+
+    def _linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
+        return self.linear_sandwich_forward(x, w, b, None)
+
+    def _linear_backward(
+        self, dy: Array, x: Array, w: Array, need_dx: bool
+    ) -> tuple[Array | None, Array, Array]:
+        return self.linear_sandwich_backward(dy, x, w, dy, None, need_dx=need_dx)
+
+    def _relu_forward(self, x: Array) -> Array:
+        padded = self._pad(x)
+        self.kernels(x.dtype).relu_forward(padded.size, padded, padded)
+        return padded[: x.size].reshape(x.shape)
+
+    def _relu_backward(self, dy: Array, y: Array) -> Array:
+        gradient, output = self._pad(dy), self._pad(y)
+        self.kernels(dy.dtype).relu_backward(gradient.size, gradient, output, gradient)
+        return gradient[: dy.size].reshape(dy.shape)
+
+    @staticmethod
+    def _pad(array: Array) -> Array:
+        """A flat copy whose length is a multiple of the lanes."""
+        padded = np.zeros(_round_up(array.size, _lanes(array.dtype)), array.dtype)
+        padded[: array.size] = array.reshape(-1)
+        return padded
+
+    def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
+        n, classes = scores.shape
+        p = np.empty((n, classes), scores.dtype)
+        labels = np.ascontiguousarray(labels, np.int64)
+        loss, _ = self.kernels(scores.dtype).softmax_forward(
+            n, classes, classes, np.ascontiguousarray(scores), labels, p
+        )
+        return loss, p
+
+    def _softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array:
+        n, classes = p.shape
+        dscores = np.empty((n, classes), p.dtype)
+        labels = np.ascontiguousarray(labels, np.int64)
+        self.kernels(p.dtype).softmax_backward(n, classes, classes, np.ascontiguousarray(p), labels, dscores)
+        return dscores
+
+    def _sgd_update(
+        self, w: Array, dw: Array, velocity: Array, lr: float, momentum: float, nesterov: bool, l2: float
+    ) -> float:
+        total: float = self.kernels(w.dtype).sgd_update(
+            w.size, w, dw, velocity, _block_sums(w), lr=lr, momentum=momentum, nesterov=nesterov, l2=l2
+        )
+        return total
+
+    def _adam_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        v: Array,
+        step: int,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        l2: float,
+    ) -> float:
+        total: float = self.kernels(w.dtype).adam_update(
+            w.size, w, dw, m, v, _block_sums(w), step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, l2=l2
+        )
+        return total
+
+
+class ImageLayout(Layout):
+    """NHWC; a vector (D,) is an image of one pixel.
+
+    Attributes:
+        pixel: elements from one pixel to the next: the channels, padded to `lanes` unless
+            the images are a network's input. `size` is always a multiple of `lanes`.
+    """
+
+    def __init__(self, shape: Shape, kernels: "_kernels.Kernels", lanes: int, *, padded: bool = True) -> None:
+        self.shape, self.kernels, self.lanes = shape, kernels, lanes
+        self.channels, self.height, self.width = shape if len(shape) == 3 else (*shape, 1, 1)
+        self.pixel = _round_up(self.channels, lanes) if padded else self.channels
+        self.size = _round_up(self.height * self.width * self.pixel, lanes)
+        self.extents = (self.height, self.width, self.channels, self.pixel, self.size)
+
+    def like(self, shape: Shape) -> "ImageLayout":
+        """Padded images of another shape, for the same kernels."""
+        return ImageLayout(shape, self.kernels, self.lanes)
+
+    def view(self, rows: Array) -> Array:
+        """(n, size) as (n, C, H, W), sharing memory."""
+        used = rows[:, : self.height * self.width * self.pixel]
+        pixels = used.reshape(len(rows), self.height, self.width, self.pixel)
+        return pixels[..., : self.channels].transpose(0, 3, 1, 2)
+
+    def load(self, images: Array, buffer: Array) -> None:
+        self.kernels.import_images(self.extents, len(images), np.ascontiguousarray(images), buffer)
+
+    def read(self, buffer: Array, n: int) -> Array:
+        images = np.empty((n, *self.shape), buffer.dtype)
+        self.kernels.export_images(self.extents, n, buffer, images)
+        return images
+
+
+class _PooledStage(Stage):
+    """What stages with a pool share: the winners' index."""
+
+    output: ImageLayout
+
+    def read_index(self, n: int) -> Array:
+        """The winners as the contract has them: (n, C, OH, OW) int32."""
+        return self.output.view(self.buffers.saved["index"][:n]).astype(np.int32)
+
+    def load_index(self, index: Array) -> None:
+        self.output.view(self.buffers.saved["index"][: len(index)])[...] = index
+
+
+class ConvStage(_PooledStage):
+    """Convolution, bias, ReLU and max pool in one kernel."""
+
+    def __init__(self, spec: ConvSpec, layout: ImageLayout, dtype: Any) -> None:
+        sandwich = spec.sandwich
+        before_pool = layout.like((spec.filters, *sandwich.window.output_size(layout.height, layout.width)))
+        self.input, self.output, self.saved = layout, before_pool, {}
+        if sandwich.pool:
+            self.output, self.saved = _plan_pool(sandwich.pool, before_pool)
+        filters, row = spec.filters, before_pool.pixel
+        taps = (layout.channels // sandwich.groups, *sandwich.window.kernel)
+        self.parameters = {
+            "weight": ParameterLayout(
+                (filters, *taps),
+                (*taps[1:], taps[0], row),
+                lambda inner: inner[..., :filters].transpose(3, 2, 0, 1),
+            )
+        }
+        if spec.bias:
+            self.parameters["bias"] = ParameterLayout((filters,), (row,), lambda inner: inner[:filters])
+        self.kernel = _kernels.ConvKernel(
+            layout.kernels,
+            layout.extents,
+            before_pool.extents,
+            self.output.extents,
+            sandwich.window,
+            sandwich.pool,
+            sandwich.groups,
+            sandwich.activation is not None,
+        )
+        self.unused_db = np.empty(row, dtype)
+
+    def scratch_elements(self, batch_size: int) -> int:
+        return int(self.kernel.scratch(batch_size))
+
+    def forward(self, n: int) -> None:
+        b = self.buffers
+        self.kernel.forward(
+            n, b.x, b.params["weight"], b.params.get("bias"), b.y, b.saved.get("index"), b.scratch
+        )
+
+    def backward(self, n: int) -> None:
+        b = self.buffers
+        self.kernel.backward(
+            n,
+            b.dy,
+            b.x,
+            b.params["weight"],
+            b.y,
+            b.saved.get("index"),
+            b.dx,
+            b.grads["weight"],
+            b.grads.get("bias", self.unused_db),
+            b.scratch,
+        )
+
+
+class LinearStage(Stage):
+    """A fully connected layer with bias and ReLU; weights [out][in], `in` ordered as the images lie."""
+
+    output: ImageLayout
+
+    def __init__(self, spec: LinearSpec, layout: ImageLayout, dtype: Any) -> None:
+        units = spec.units
+        self.input, self.output, self.saved = layout, layout.like((units,)), {}
+        self.parameters = {
+            "weight": ParameterLayout((units, prod(layout.shape)), (units, layout.size), layout.view)
+        }
+        row = self.output.size
+        if spec.bias:
+            self.parameters["bias"] = ParameterLayout((units,), (row,), lambda inner: inner[:units])
+        self.kernel = _kernels.LinearKernel(
+            layout.kernels, layout.size, units, row, spec.activation is not None
+        )
+        self.unused_db = np.empty(row, dtype)
+
+    def scratch_elements(self, batch_size: int) -> int:
+        return int(self.kernel.scratch(batch_size))
+
+    def forward(self, n: int) -> None:
+        b = self.buffers
+        self.kernel.forward(n, b.x, b.params["weight"], b.params.get("bias"), b.y, b.scratch)
+
+    def backward(self, n: int) -> None:
+        b = self.buffers
+        self.kernel.backward(
+            n,
+            b.dy,
+            b.x,
+            b.params["weight"],
+            b.y,
+            b.dx,
+            b.grads["weight"],
+            b.grads.get("bias", self.unused_db),
+            b.scratch,
+        )
+
+
+class MaxPoolStage(_PooledStage):
+    """A max pooling on its own."""
+
+    def __init__(self, spec: MaxPoolSpec, layout: ImageLayout) -> None:
+        self.input, self.parameters = layout, {}
+        self.output, self.saved = _plan_pool(spec.window, layout)
+        self.kernel = _kernels.MaxPoolKernel(layout.kernels, layout.extents, self.output.extents, spec.window)
+
+    def forward(self, n: int) -> None:
+        self.kernel.forward(n, self.buffers.x, self.buffers.y, self.buffers.saved["index"])
+
+    def backward(self, n: int) -> None:
+        if self.buffers.dx is not None:
+            self.kernel.backward(n, self.buffers.dy, self.buffers.saved["index"], self.buffers.dx)
+
+
+class ReluStage(Stage):
+    """A ReLU on its own."""
+
+    input: ImageLayout
+
+    def __init__(self, layout: ImageLayout) -> None:
+        self.input = self.output = layout
+        self.parameters, self.saved = {}, {}
+
+    def forward(self, n: int) -> None:
+        self.input.kernels.relu_forward(n * self.input.size, self.buffers.x, self.buffers.y)
+
+    def backward(self, n: int) -> None:
+        b = self.buffers
+        if b.dx is not None:
+            self.input.kernels.relu_backward(n * self.input.size, b.dy, b.y, b.dx)
+
+
+class FlattenStage(Stage):
+    """NHWC to a vector in (C, H, W) order, through one NCHW copy."""
+
+    input: ImageLayout
+    output: ImageLayout
+
+    def __init__(self, layout: ImageLayout, dtype: Any) -> None:
+        self.input, self.output = layout, layout.like((prod(layout.shape),))
+        self.parameters, self.saved, self.dtype = {}, {}, dtype
+
+    def forward(self, n: int) -> None:
+        b = self.buffers
+        self.output.load(self.input.read(b.x, n).reshape(n, -1), b.y)
+
+    def backward(self, n: int) -> None:
+        b = self.buffers
+        if b.dx is not None:
+            assert b.dy is not None
+            self.input.load(self.output.read(b.dy, n).reshape(n, *self.input.shape), b.dx)
+
+
+class SoftmaxLoss(LossStage):
+    """Softmax cross-entropy over padded rows of scores."""
+
+    def __init__(self, layout: ImageLayout, scores: Array, dscores: Array | None) -> None:
+        self.kernels, self.classes, self.row = layout.kernels, layout.channels, layout.size
+        self.scores, self.dscores = scores, dscores
+        # Without a gradient to write, p may take the scores' place.
+        self.p = scores if dscores is None else dscores
+
+    def forward(self, n: int, labels: Array) -> tuple[float, int]:
+        loss, correct = self.kernels.softmax_forward(n, self.classes, self.row, self.scores, labels, self.p)
+        return loss, correct
+
+    def backward(self, n: int, labels: Array) -> None:
+        self.kernels.softmax_backward(n, self.classes, self.row, self.p, labels, self.dscores)
+
+
+def _plan_pool(window: Window, layout: ImageLayout) -> tuple[ImageLayout, dict[str, tuple[int, Any]]]:
+    """The pooled layout, and room for the index."""
+    if prod(window.kernel) > MAX_POOL_TAPS:
+        raise ShapeError(
+            f"kernel: {window.kernel} has more than {MAX_POOL_TAPS} taps, which fast cannot pool"
+        )
+    output = layout.like((layout.channels, *window.output_size(layout.height, layout.width)))
+    return output, {"index": (output.size, np.uint16)}
+
+
+def _block_sums(w: Array) -> Array:
+    return np.empty(-(-w.size // _kernels.UPDATE_BLOCK), np.float64)
+
+
+def _allocate(stage: Stage, x: Array, params: dict[str, Array | None]) -> None:
+    """Give a stage buffers of its own, x and the parameters filled in."""
+    n, dtype = len(x), x.dtype
+    buffers = Buffers(
+        x=np.empty((n, stage.input.size), dtype),
+        y=np.empty((n, stage.output.size), dtype),
+        params={key: np.zeros(p.inner, dtype) for key, p in stage.parameters.items()},
+        saved={key: np.zeros((n, size), kind) for key, (size, kind) in stage.saved.items()},
+        scratch=np.empty(stage.scratch_elements(n), dtype),
+    )
+    stage.input.load(x, buffers.x)
+    for key, layout in stage.parameters.items():
+        value = params[key]
+        assert value is not None
+        layout.load(value, buffers.params[key])
+    stage.buffers = buffers
+
+
+def _load_output(stage: Stage, dy: Array, y: Array) -> None:
+    stage.buffers.dy = np.empty_like(stage.buffers.y)
+    stage.output.load(dy, stage.buffers.dy)
+    stage.output.load(y, stage.buffers.y)
+
+
+def _run_backward(stage: Stage, n: int, need_dx: bool) -> tuple[Array | None, Array, Array]:
+    b = stage.buffers
+    b.grads = {key: np.empty_like(value) for key, value in b.params.items()}
+    b.dx = np.empty_like(b.x) if need_dx else None
+    stage.backward(n)
+    dx = stage.input.read(b.dx, n) if b.dx is not None else None
+    gradients = [layout.read(b.grads[key]) for key, layout in stage.parameters.items()]
+    return (dx, *gradients)  # type: ignore[return-value]

@@ -1,0 +1,83 @@
+"""The one family of errors, each with the exit code the command line ends with.
+
+Every message is one line that names the field, the offending value and what would
+have been accepted. Nothing here prints.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CnnctlError(Exception):
+    """Something failed for a reason that can be told in one line. Exit code 1."""
+
+    exit_code = 1
+
+
+class ConfigError(CnnctlError):
+    """A configuration, option or argument is not usable. Exit code 2."""
+
+    exit_code = 2
+
+
+class ShapeError(CnnctlError, ValueError):
+    """An array, window or network has extents that do not fit together. Exit code 2."""
+
+    exit_code = 2
+
+
+class DtypeError(CnnctlError, TypeError):
+    """An array has an element type that the contract does not know. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(CnnctlError):
+    """A data set is missing, damaged or not what its name says. Exit code 1."""
+
+
+class BackendError(CnnctlError):
+    """A backend cannot be used here; the message names the command that helps. Exit code 1."""
+
+
+class RunError(CnnctlError):
+    """A run directory is missing, locked, incomplete or not writable. Exit code 1."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint is damaged, incomplete or belongs to another network. Exit code 1."""
+
+
+class CheckFailed(CnnctlError):
+    """A check (gradient, parity, gate) did not hold. Exit code 3."""
+
+    exit_code = 3
+
+
+class Diverged(CnnctlError):
+    """A loss, gradient or weight stopped being finite. Exit code 4."""
+
+    exit_code = 4
+
+
+class Interrupted(CnnctlError):
+    """A signal asked for a clean stop. Exit code 128 + signal number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def describe_alternatives(value: object, alternatives: Iterable[str]) -> str:
+    """The tail of an error line: the nearest known word, or all of them.
+
+    >>> describe_alternatives("maxpol", ["relu", "maxpool"])
+    'did you mean maxpool?'
+    >>> describe_alternatives("x", ["relu", "maxpool"])
+    'known: relu, maxpool'
+    """
+    known = list(alternatives)
+    nearest = get_close_matches(str(value), known, n=1, cutoff=0.6)
+    if nearest:
+        return f"did you mean {nearest[0]}?"
+    return f"known: {', '.join(known)}"
