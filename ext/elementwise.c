@@ -135,13 +135,13 @@ double NAME(softmax_forward)(ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, cons
         for (ptrdiff_t k = 1; k < classes; k++)
             if (s[k] > s[first] || (s[k] != s[k] && s[first] == s[first]))
                 first = k;
-        double sum = 0, top = s[first];
+        double sum = 0, top = s[first], label = s[labels[i]]; /* p may lie where the scores do */
         for (ptrdiff_t k = 0; k < classes; k++)
             sum += probability[k] = (real)exp(s[k] - top);
         for (ptrdiff_t k = 0; k < classes; k++)
             probability[k] = (real)(probability[k] / sum);
         memset(probability + classes, 0, (size_t)(row - classes) * sizeof(real));
-        loss += log(sum) - (s[labels[i]] - top);
+        loss += log(sum) - (label - top);
         *correct += first == labels[i];
     }
     return n ? loss / (double)n : 0;

@@ -111,8 +111,7 @@ class Backend(ABC):
         shape = (n, c, *check_pool_window(window, h, w))
         _check_dtype("dy", dy)
         _check_same("dy", dy, shape, dy.dtype)
-        if index.shape != shape or index.dtype != np.int32:
-            raise ShapeError(f"index: {index.dtype} {index.shape} where int32 {shape} is needed")
+        _check_index(index, shape)
         return self._maxpool_backward(dy, index, x_shape, window)
 
     # Fully connected
@@ -204,16 +203,14 @@ class Backend(ABC):
         _check_update(w, dw, m, v)
         return self._adam_update(w, dw, m, v, step, lr, beta1, beta2, eps, l2)
 
-    # Fused operations: one after the other here, one kernel where a backend has it
+    # Fused operations
 
     def conv_sandwich_forward(
         self, x: Array, w: Array, b: Array | None, sandwich: Sandwich
     ) -> tuple[Array, Array | None]:
         """y = pool(activation(conv(x, w) + b)) and the pool's index (None without pool)."""
-        y = self.conv_forward(x, w, b, sandwich.window, sandwich.groups)
-        if sandwich.activation:
-            y = self.relu_forward(y)
-        return self.maxpool_forward(y, sandwich.pool) if sandwich.pool else (y, None)
+        check_sandwich(x, w, b, sandwich)
+        return self._conv_sandwich_forward(x, w, b, sandwich)
 
     def conv_sandwich_backward(
         self,
@@ -231,20 +228,19 @@ class Backend(ABC):
         ReLU's mask is taken from the pooled y: a pool passes its gradient only to the
         pixel whose value y is, so that pixel was positive exactly where y is.
         """
-        if sandwich.activation:
-            dy = self.relu_backward(dy, y)
+        shape = check_sandwich(x, w, None, sandwich)
+        _check_same("dy", dy, shape, x.dtype)
+        _check_same("y", y, shape, x.dtype)
         if sandwich.pool:
-            assert index is not None
-            conv_shape = check_conv(x, w, None, sandwich.window, sandwich.groups)
-            dy = self.maxpool_backward(dy, index, conv_shape, sandwich.pool)
-        return self.conv_backward(dy, x, w, sandwich.window, sandwich.groups, need_dx=need_dx)
+            _check_index(index, shape)
+        return self._conv_sandwich_backward(dy, x, w, y, index, sandwich, need_dx)
 
     def linear_sandwich_forward(
         self, x: Array, w: Array, b: Array | None, activation: Activation | None
     ) -> Array:
         """y = activation(x w^T + b)."""
-        y = self.linear_forward(x, w, b)
-        return self.relu_forward(y) if activation else y
+        check_linear(x, w, b)
+        return self._linear_sandwich_forward(x, w, b, activation)
 
     def linear_sandwich_backward(
         self,
@@ -257,7 +253,51 @@ class Backend(ABC):
         need_dx: bool = True,
     ) -> tuple[Array | None, Array, Array]:
         """(dx, dw, db), given the forward's `y`."""
-        return self.linear_backward(self.relu_backward(dy, y) if activation else dy, x, w, need_dx=need_dx)
+        shape = check_linear(x, w, None)
+        _check_same("dy", dy, shape, x.dtype)
+        _check_same("y", y, shape, x.dtype)
+        return self._linear_sandwich_backward(dy, x, w, y, activation, need_dx)
+
+    # How fused operations are done where there is no kernel for them: one after the other
+
+    def _conv_sandwich_forward(
+        self, x: Array, w: Array, b: Array | None, sandwich: Sandwich
+    ) -> tuple[Array, Array | None]:
+        y = self._conv_forward(x, w, b, sandwich.window, sandwich.groups)
+        if sandwich.activation:
+            y = self._relu_forward(y)
+        return self._maxpool_forward(y, sandwich.pool) if sandwich.pool else (y, None)
+
+    def _conv_sandwich_backward(
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        y: Array,
+        index: Array | None,
+        sandwich: Sandwich,
+        need_dx: bool,
+    ) -> tuple[Array | None, Array, Array]:
+        if sandwich.activation:
+            dy = self._relu_backward(dy, y)
+        if sandwich.pool:
+            assert index is not None
+            conv_shape = check_conv(x, w, None, sandwich.window, sandwich.groups)
+            dy = self._maxpool_backward(dy, index, conv_shape, sandwich.pool)
+        return self._conv_backward(dy, x, w, sandwich.window, sandwich.groups, need_dx)
+
+    def _linear_sandwich_forward(
+        self, x: Array, w: Array, b: Array | None, activation: Activation | None
+    ) -> Array:
+        y = self._linear_forward(x, w, b)
+        return self._relu_forward(y) if activation else y
+
+    def _linear_sandwich_backward(
+        self, dy: Array, x: Array, w: Array, y: Array, activation: Activation | None, need_dx: bool
+    ) -> tuple[Array | None, Array, Array]:
+        if activation:
+            dy = self._relu_backward(dy, y)
+        return self._linear_backward(dy, x, w, need_dx)
 
     # Stages of a plan: composed of the operations above, unless a backend has better
 
@@ -355,6 +395,12 @@ def check_conv(x: Array, w: Array, b: Array | None, window: Window, groups: int)
     return shape
 
 
+def check_sandwich(x: Array, w: Array, b: Array | None, sandwich: Sandwich) -> tuple[int, int, int, int]:
+    """Validate a fused convolution's arguments; returns the shape of y, after the pool."""
+    N, F, *size = check_conv(x, w, b, sandwich.window, sandwich.groups)
+    return (N, F, *(check_pool_window(sandwich.pool, *size) if sandwich.pool else size))
+
+
 def check_pool(x: Array, window: Window) -> tuple[int, int, int, int]:
     """Validate a pooling's arguments; returns the shape of y, (N, C, OH, OW)."""
     _check_dtype("x", x)
@@ -406,6 +452,12 @@ def _check_same(field: str, array: Array, shape: tuple[int, ...], dtype: np.dtyp
         raise ShapeError(f"{field}: shape {array.shape} where {shape} is needed")
     if array.dtype != dtype:
         raise DtypeError(f"{field}: dtype {array.dtype} where the other arrays have {dtype}")
+
+
+def _check_index(index: Array | None, shape: tuple[int, ...]) -> None:
+    if index is None or index.shape != shape or index.dtype != np.int32:
+        found = "None" if index is None else f"{index.dtype} {index.shape}"
+        raise ShapeError(f"index: {found} where int32 {shape} is needed")
 
 
 def _check_update(w: Array, *others: Array) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends import _kernels
-from cnnctl.backends.base import Activation, Array, Backend, Sandwich, check_conv, check_linear
+from cnnctl.backends.base import Activation, Array, Backend, Sandwich
 from cnnctl.backends.stage import (
     Buffers,
     ConvSpec,
@@ -96,16 +96,15 @@ class FastBackend(Backend):
 
     # The contract's operations: one stage each, with buffers of its own
 
-    def conv_sandwich_forward(
+    def _conv_sandwich_forward(
         self, x: Array, w: Array, b: Array | None, sandwich: Sandwich
     ) -> tuple[Array, Array | None]:
-        check_conv(x, w, b, sandwich.window, sandwich.groups)
         stage = self._conv_stage(x, w, b, sandwich)
         stage.forward(len(x))
         index = stage.read_index(len(x)) if sandwich.pool else None
         return stage.output.read(stage.buffers.y, len(x)), index
 
-    def conv_sandwich_backward(
+    def _conv_sandwich_backward(
         self,
         dy: Array,
         x: Array,
@@ -113,42 +112,25 @@ class FastBackend(Backend):
         y: Array,
         index: Array | None,
         sandwich: Sandwich,
-        *,
-        need_dx: bool = True,
+        need_dx: bool,
     ) -> tuple[Array | None, Array, Array]:
-        check_conv(x, w, None, sandwich.window, sandwich.groups)
         stage = self._conv_stage(x, w, np.zeros(len(w), w.dtype), sandwich)
-        if dy.shape != (len(x), *stage.output.shape) or y.shape != dy.shape:
-            raise ShapeError(
-                f"dy, y: shapes {dy.shape}, {y.shape} where {stage.output.shape} an image is needed"
-            )
         _load_output(stage, dy, y)
         if index is not None:
             stage.load_index(index)
         return _run_backward(stage, len(x), need_dx)
 
-    def linear_sandwich_forward(
+    def _linear_sandwich_forward(
         self, x: Array, w: Array, b: Array | None, activation: Activation | None
     ) -> Array:
-        check_linear(x, w, b)
         stage = self._linear_stage(x, w, b, activation)
         stage.forward(len(x))
         return stage.output.read(stage.buffers.y, len(x))
 
-    def linear_sandwich_backward(
-        self,
-        dy: Array,
-        x: Array,
-        w: Array,
-        y: Array,
-        activation: Activation | None,
-        *,
-        need_dx: bool = True,
+    def _linear_sandwich_backward(
+        self, dy: Array, x: Array, w: Array, y: Array, activation: Activation | None, need_dx: bool
     ) -> tuple[Array | None, Array, Array]:
-        check_linear(x, w, None)
         stage = self._linear_stage(x, w, np.zeros(len(w), w.dtype), activation)
-        if dy.shape != (len(x), len(w)) or y.shape != dy.shape:
-            raise ShapeError(f"dy, y: shapes {dy.shape}, {y.shape} where {(len(x), len(w))} is needed")
         _load_output(stage, dy, y)
         return _run_backward(stage, len(x), need_dx)
 
@@ -167,12 +149,12 @@ class FastBackend(Backend):
         return stage
 
     def _conv_forward(self, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
-        return self.conv_sandwich_forward(x, w, b, Sandwich(window, groups))[0]
+        return self._conv_sandwich_forward(x, w, b, Sandwich(window, groups))[0]
 
     def _conv_backward(
         self, dy: Array, x: Array, w: Array, window: Window, groups: int, need_dx: bool
     ) -> tuple[Array | None, Array, Array]:
-        return self.conv_sandwich_backward(dy, x, w, dy, None, Sandwich(window, groups), need_dx=need_dx)
+        return self._conv_sandwich_backward(dy, x, w, dy, None, Sandwich(window, groups), need_dx)
 
     def _maxpool_forward(self, x: Array, window: Window) -> tuple[Array, Array]:
         stage = MaxPoolStage(
@@ -195,12 +177,12 @@ class FastBackend(Backend):
         return dx
 
     def _linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
-        return self.linear_sandwich_forward(x, w, b, None)
+        return self._linear_sandwich_forward(x, w, b, None)
 
     def _linear_backward(
         self, dy: Array, x: Array, w: Array, need_dx: bool
     ) -> tuple[Array | None, Array, Array]:
-        return self.linear_sandwich_backward(dy, x, w, dy, None, need_dx=need_dx)
+        return self._linear_sandwich_backward(dy, x, w, dy, None, need_dx)
 
     def _relu_forward(self, x: Array) -> Array:
         padded = self._pad(x)

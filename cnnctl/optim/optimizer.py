@@ -1,0 +1,42 @@
+"""What every optimizer is: settings, the names of its slots, and a backend's update operation.
+
+An optimizer knows arrays, not layers, and keeps no state: momentum and moments live in
+arrays that the caller owns, so that they can be saved, moved and laid out as it likes.
+"""
+
+from abc import ABC, abstractmethod
+from math import inf
+from numbers import Real
+from typing import Any, ClassVar
+
+from cnnctl.backends.base import Array, Backend
+from cnnctl.errors import ConfigError
+
+
+class Optimizer(ABC):
+    """A rule that moves weights along their gradients.
+
+    Attributes:
+        kind: the YAML key.
+        slots: names of the state arrays that go with each parameter; all start at 0.
+    """
+
+    kind: ClassVar[str]
+    slots: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def update(
+        self, backend: Backend, w: Array, dw: Array, slots: dict[str, Array], step: int, l2: float
+    ) -> float:
+        """Change `w` and its `slots` in place; returns the sum of w^2 before it.
+
+        `step` counts from 1. `l2` adds l2 w to the gradient: pass 0 for biases, and where
+        `dw` holds that term already.
+        """
+
+
+def check_real(field: str, value: Any, low: float, high: float = inf, *, above: bool = False) -> None:
+    """Refuse what is no number in [low, high), or in (low, high) if it has to be `above` low."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not low <= value < high or (above and value == low):
+        raise ConfigError(f"{field}: {value!r} is not a number in {'(' if above else '['}{low}, {high})")

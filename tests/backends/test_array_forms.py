@@ -1,0 +1,219 @@
+"""Arrays as users really hand them over: any strides, read-only, misaligned, byte-swapped.
+
+The right answer, or a TypeError or ValueError; and what came in is left as it was.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from cnnctl.backends.base import Array, Backend, Sandwich
+from cnnctl.errors import DtypeError, ShapeError
+from cnnctl.geometry import Window
+
+CONV = Window.create(3, padding=1)
+POOL = Window.create(3, 2, 1)
+FUSED = Sandwich(CONV, 2, "relu", Window.create(2, 2))
+X, W, B, Y = (2, 4, 6, 6), (6, 2, 3, 3), (6,), (2, 6, 6, 6)
+INDEX = np.array([[4, 3, 3], [1, 8, 0], [1, 0, 4]], np.int32)
+LABELS = np.array([2, 0, 3])
+
+
+class Operation(NamedTuple):
+    """What a backend is asked for, and the shapes of the arrays it takes."""
+
+    shapes: list[tuple[int, ...]]
+    call: Callable[..., Any]
+
+
+OPERATIONS = {
+    "conv forward": Operation([X, W, B], lambda backend, x, w, b: backend.conv_forward(x, w, b, CONV, 2)),
+    "conv backward": Operation([Y, X, W], lambda backend, dy, x, w: backend.conv_backward(dy, x, w, CONV, 2)),
+    "conv sandwich forward": Operation(
+        [X, W, B], lambda backend, x, w, b: backend.conv_sandwich_forward(x, w, b, FUSED)
+    ),
+    "conv sandwich backward": Operation(
+        [(2, 6, 3, 3), X, W, (2, 6, 3, 3)],
+        lambda backend, dy, x, w, y: backend.conv_sandwich_backward(
+            dy, x, w, y, np.full((2, 6, 3, 3), 3, np.int32), FUSED
+        ),
+    ),
+    "maxpool forward": Operation([(2, 4, 5, 5)], lambda backend, x: backend.maxpool_forward(x, POOL)),
+    "maxpool backward": Operation(
+        [(2, 4, 3, 3)],
+        lambda backend, dy: backend.maxpool_backward(
+            dy, np.broadcast_to(INDEX, dy.shape), (2, 4, 5, 5), POOL
+        ),
+    ),
+    "linear forward": Operation(
+        [(3, 5), (4, 5), (4,)], lambda backend, x, w, b: backend.linear_forward(x, w, b)
+    ),
+    "linear backward": Operation(
+        [(3, 4), (3, 5), (4, 5)], lambda backend, dy, x, w: backend.linear_backward(dy, x, w)
+    ),
+    "linear sandwich forward": Operation(
+        [(3, 5), (4, 5), (4,)],
+        lambda backend, x, w, b: backend.linear_sandwich_forward(x, w, b, "relu"),
+    ),
+    "linear sandwich backward": Operation(
+        [(3, 4), (3, 5), (4, 5), (3, 4)],
+        lambda backend, dy, x, w, y: backend.linear_sandwich_backward(dy, x, w, y, "relu"),
+    ),
+    "relu forward": Operation([X], lambda backend, x: backend.relu_forward(x)),
+    "relu backward": Operation([X, X], lambda backend, dy, y: backend.relu_backward(dy, y)),
+    "softmax forward": Operation(
+        [(3, 4)], lambda backend, scores: backend.softmax_cross_entropy_forward(scores, LABELS)
+    ),
+    "softmax backward": Operation(
+        [(3, 4)], lambda backend, p: backend.softmax_cross_entropy_backward(p, LABELS)
+    ),
+}
+
+
+def reverse_axes(array: Array) -> Array:
+    return np.flip(np.flip(array).copy())
+
+
+def interleave(array: Array) -> Array:
+    """Every second element of a larger array, whose others would spoil any result."""
+    other = np.nan if array.dtype.kind == "f" else 99
+    spread = np.full((*array.shape[:-1], 2 * array.shape[-1]), other, array.dtype)
+    spread[..., ::2] = array
+    return spread[..., ::2]
+
+
+def repeat_first(array: Array) -> Array:
+    """Zero strides: the first image (or filter), as often as there were images."""
+    return np.broadcast_to(array[:1], array.shape)
+
+
+def misalign(array: Array) -> Array:
+    shifted = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    shifted[...] = array
+    assert not shifted.flags.aligned
+    return shifted
+
+
+def lock(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
+FORMS: dict[str, Callable[[Array], Array]] = {
+    "negative strides": reverse_axes,
+    "every second element": interleave,
+    "zero strides": repeat_first,
+    "Fortran order": np.asfortranarray,
+    "misaligned": misalign,
+    "read-only": lock,
+}
+
+over_operations = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+over_forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+def draw_integers(rng: np.random.Generator, shapes: list[tuple[int, ...]], dtype: str) -> list[Array]:
+    return [rng.integers(-1, 9, shape).astype(dtype) for shape in shapes]
+
+
+def assert_same_results(actual: Any, expected: Any, dtype: str) -> None:
+    """Integers agree exactly, the exponentials of softmax to the last bits."""
+    if not isinstance(expected, tuple):
+        actual, expected = (actual,), (expected,)
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=8 * float(np.finfo(dtype).eps))
+    assert any(np.any(result) for result in expected)
+
+
+@over_operations
+@over_forms
+def test_any_layout_gives_the_same_answer(
+    backend: Backend,
+    operation: Operation,
+    form: Callable[[Array], Array],
+    dtype: str,
+    rng: np.random.Generator,
+) -> None:
+    arrays = [form(array) for array in draw_integers(rng, operation.shapes, dtype)]
+    plain = [np.array(array, order="C") for array in arrays]
+    expected = operation.call(backend, *plain)
+    assert_same_results(operation.call(backend, *arrays), expected, dtype)
+    for array, before in zip(arrays, plain, strict=True):
+        np.testing.assert_array_equal(array, before)
+
+
+@over_operations
+@pytest.mark.parametrize("wrong", ["swapped bytes", "float16", "int32", "complex128", "object"])
+def test_other_element_types_are_refused(
+    backend: Backend, operation: Operation, wrong: str, dtype: str, rng: np.random.Generator
+) -> None:
+    """Each argument in turn; the message names the type that was given."""
+    arrays = draw_integers(rng, operation.shapes, dtype)
+    foreign = np.dtype(dtype).newbyteorder() if wrong == "swapped bytes" else np.dtype(wrong)
+    for position in range(len(arrays)):
+        mixed = [array.astype(foreign) if i == position else array for i, array in enumerate(arrays)]
+        with pytest.raises(DtypeError) as caught:
+            operation.call(backend, *mixed)
+        assert isinstance(caught.value, TypeError)
+        assert str(foreign) in str(caught.value)
+
+
+@pytest.mark.parametrize("operation", [op for op in OPERATIONS.values() if len(op.shapes) > 1])
+def test_mixed_precision_is_refused(backend: Backend, operation: Operation, rng: np.random.Generator) -> None:
+    first, *others = draw_integers(rng, operation.shapes, "float32")
+    with pytest.raises(DtypeError, match="where the other arrays have float"):
+        operation.call(backend, first.astype("float64"), *others)
+
+
+@over_forms
+def test_index_and_labels_may_have_any_layout(
+    backend: Backend, form: Callable[[Array], Array], dtype: str, rng: np.random.Generator
+) -> None:
+    dy, scores = draw_integers(rng, [(2, 4, 3, 3), (3, 4)], dtype)
+    index, labels = form(np.broadcast_to(INDEX, dy.shape).copy()), form(LABELS.copy())
+    dx = backend.maxpool_backward(dy, index, (2, 4, 5, 5), POOL)
+    expected = backend.maxpool_backward(dy, np.array(index, order="C"), (2, 4, 5, 5), POOL)
+    np.testing.assert_array_equal(dx, expected)
+    loss, p = backend.softmax_cross_entropy_forward(scores, labels)
+    assert loss == backend.softmax_cross_entropy_forward(scores, labels.copy())[0]
+    dscores = backend.softmax_cross_entropy_backward(p, labels)
+    np.testing.assert_array_equal(dscores, backend.softmax_cross_entropy_backward(p, labels.copy()))
+
+
+def test_arguments_may_be_one_array(backend: Backend, dtype: str) -> None:
+    x = np.arange(-4, 5).astype(dtype).reshape(3, 3)
+    np.testing.assert_array_equal(backend.relu_backward(x, x), np.maximum(x, 0))
+    np.testing.assert_array_equal(backend.linear_forward(x, x, None), [[29, 2, -25], [2, 2, 2], [-25, 2, 29]])
+    images = x.reshape(3, 3, 1, 1)
+    y = backend.conv_forward(images, images, None, Window.create(1))
+    np.testing.assert_array_equal(y[:, :, 0, 0], backend.linear_forward(x, x, None))
+
+
+def test_updates_work_on_misaligned_arrays(backend: Backend, dtype: str, rng: np.random.Generator) -> None:
+    plain = [array + 2 for array in draw_integers(rng, [(33,)] * 4, dtype)]
+    shifted = [misalign(array) for array in plain]
+    for w, dw, m, v in (plain, shifted):
+        backend.sgd_update(w, dw, m, lr=0.5, momentum=0.5)
+        backend.adam_update(w, dw, m, v, step=1, lr=0.5)
+    for one, other in zip(shifted, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=8 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_updates_refuse_what_they_cannot_change_in_place(backend: Backend, position: int, dtype: str) -> None:
+    arrays = [np.ones((4, 4), dtype) for _ in range(4)]
+    arrays[position] = np.ones((4, 8), dtype)[:, ::2]
+    with pytest.raises(ShapeError, match="C-contiguous"):
+        backend.adam_update(*arrays, step=1, lr=0.1)
+    assert all((array == 1).all() for array in arrays)
+
+
+@pytest.mark.parametrize("position", [0, 2, 3])
+def test_updates_refuse_read_only_weights_and_slots(backend: Backend, position: int, dtype: str) -> None:
+    arrays = [np.ones(5, dtype) for _ in range(4)]
+    lock(arrays[position])
+    with pytest.raises(ValueError, match="read-only"):
+        backend.adam_update(*arrays, step=1, lr=0.1)
+    assert all((array == 1).all() for array in arrays)

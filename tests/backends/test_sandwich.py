@@ -1,0 +1,91 @@
+"""Fused convolution: whatever a backend fuses equals the single operations one after the other."""
+
+from operator import attrgetter
+
+import numpy as np
+import pytest
+
+from cnnctl.backends.base import Array, Backend
+from tests.backends.direct import (
+    Sum,
+    assert_exact,
+    assert_rounded,
+    cast,
+    compute_conv,
+    compute_gamma,
+    create_rng,
+    draw,
+    find_maxima,
+    sum_conv,
+    sum_unpooled,
+)
+from tests.hostile_shapes import SANDWICH_CASES, SandwichCase
+
+over_the_table = pytest.mark.parametrize("case", SANDWICH_CASES, ids=attrgetter("name"))
+
+
+def compute_forward(case: SandwichCase, fill: str) -> tuple[Array, Array | None]:
+    """y and the pool's index, one operation after the other."""
+    y = compute_conv(case.conv, fill).y.value
+    if case.sandwich.activation:
+        y = np.maximum(y, 0)
+    return find_maxima(y, case.sandwich.pool) if case.sandwich.pool else (y, None)
+
+
+def compute_backward(
+    case: SandwichCase, fill: str, dy: Array, y: Array, index: Array | None
+) -> tuple[Sum, Sum, Sum]:
+    """dx, dw, db, one operation after the other; the terms of dy's own sums are counted in."""
+    truth = compute_conv(case.conv, fill)
+    overlaps = 1
+    if case.sandwich.activation:
+        dy = np.where(y > 0, dy, 0)
+    if index is not None:
+        dy, _, overlaps = sum_unpooled(dy, index, truth.y.value.shape, case.sandwich.pool)
+    _, *gradients = sum_conv(truth.x, truth.w, truth.b, dy, case.conv.window, case.conv.groups)
+    dx, dw, db = (Sum(value, magnitude, terms + overlaps) for value, magnitude, terms in gradients)
+    return dx, dw, db
+
+
+@over_the_table
+def test_integers_come_out_exactly(backend: Backend, case: SandwichCase, dtype: str) -> None:
+    truth = compute_conv(case.conv, "integers")
+    expected_y, expected_index = compute_forward(case, "integers")
+    x, w, b = cast(dtype, truth.x, truth.w, truth.b)
+    y, index = backend.conv_sandwich_forward(x, w, b, case.sandwich)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(index, expected_index)
+    assert np.count_nonzero(y) >= 0.3 * y.size
+
+    dy = draw(create_rng(case.name), y.shape, "integers")
+    expected = compute_backward(case, "integers", dy, expected_y, expected_index)
+    actual = backend.conv_sandwich_backward(*cast(dtype, dy), x, w, y, index, case.sandwich)
+    for gradient, sums in zip(actual, expected, strict=True):
+        assert_exact(gradient, sums, dtype)
+    without_dx = backend.conv_sandwich_backward(
+        *cast(dtype, dy), x, w, y, index, case.sandwich, need_dx=False
+    )
+    assert without_dx[0] is None
+    np.testing.assert_array_equal(without_dx[1], actual[1])
+    np.testing.assert_array_equal(without_dx[2], actual[2])
+
+
+@over_the_table
+def test_rounding_is_bounded(backend: Backend, case: SandwichCase, dtype: str) -> None:
+    """ReLU and pooling add no rounding, and move y by no more than the convolution's error."""
+    truth = compute_conv(case.conv, dtype)
+    expected_y, expected_index = compute_forward(case, dtype)
+    x, w, b = cast(dtype, truth.x, truth.w, truth.b)
+    y, _ = backend.conv_sandwich_forward(x, w, b, case.sandwich)
+    bound = 2 * compute_gamma(truth.y.terms, dtype) * truth.y.magnitude.max(initial=0)
+    np.testing.assert_allclose(y, expected_y, rtol=0, atol=bound)
+
+    dy = draw(create_rng(case.name), y.shape, dtype)
+    expected = compute_backward(case, dtype, dy, expected_y, expected_index)
+    index = None if expected_index is None else expected_index.astype(np.int32)
+    actual = backend.conv_sandwich_backward(
+        *cast(dtype, dy), x, w, *cast(dtype, expected_y), index, case.sandwich
+    )
+    for gradient, sums in zip(actual, expected, strict=True):
+        assert_rounded(gradient, sums, dtype)

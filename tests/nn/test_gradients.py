@@ -1,0 +1,142 @@
+"""Back-propagated gradients of every layer and of whole networks against central differences.
+
+Everything in float64, to 1e-6 relative. Differences are only taken where no ReLU changes
+sign and no pool changes its winner: that is asserted at every single evaluation.
+"""
+
+import numpy as np
+import pytest
+
+from cnnctl.nn import Conv, Flatten, Gaussian, Linear, MaxPool, Network, ReLU
+
+TOLERANCE = 1e-6
+
+LAYERS = {
+    "conv": (lambda: Conv(3, 3), (2, 5, 4)),
+    "conv 1x1": (lambda: Conv(2, 1), (3, 2, 3)),
+    "conv as large as the image": (lambda: Conv(2, [3, 4]), (1, 3, 4)),
+    "conv same": (lambda: Conv(2, [2, 5], padding="same"), (1, 3, 4)),
+    "conv stride padding": (lambda: Conv(2, [3, 2], stride=[2, 3], padding=((1, 0), (2, 1))), (2, 5, 6)),
+    "conv dilation": (lambda: Conv(2, 2, dilation=[2, 3], padding=1), (1, 4, 5)),
+    "conv groups": (lambda: Conv(4, 2, groups=2), (4, 3, 3)),
+    "conv depthwise": (lambda: Conv(6, 2, groups=3), (3, 3, 3)),
+    "conv without bias": (lambda: Conv(2, 2, bias=False), (2, 3, 3)),
+    "maxpool": (lambda: MaxPool(2), (2, 4, 6)),
+    "maxpool overlapping": (lambda: MaxPool(3, stride=[1, 2]), (2, 5, 5)),
+    "maxpool padding": (lambda: MaxPool([2, 3], stride=2, padding=1), (1, 5, 4)),
+    "linear": (lambda: Linear(4), (5,)),
+    "linear on images": (lambda: Linear(3), (2, 2, 3)),
+    "linear without bias": (lambda: Linear(3, bias=False), (4,)),
+    "relu": (ReLU, (2, 3, 4)),
+    "relu on vectors": (ReLU, (7,)),
+    "flatten": (Flatten, (2, 2, 3)),
+}
+
+NETWORKS = {
+    "three layers": (
+        lambda: [Conv(3, 3, padding=1), ReLU(), MaxPool(2), Linear(6), ReLU(), Linear(4)],
+        (1, 5, 6),
+    ),
+    "convolutions in a row": (
+        lambda: [
+            Conv(4, 2, stride=2),
+            ReLU(),
+            Conv(2, 2, groups=2, dilation=2, padding=1),
+            ReLU(),
+            Linear(3),
+        ],
+        (2, 6, 6),
+    ),
+    "pools overlap": (
+        lambda: [Conv(2, 2), MaxPool(3, stride=1, padding=1), ReLU(), Flatten(), Linear(3, bias=False)],
+        (1, 5, 5),
+    ),
+    "vectors": (lambda: [Linear(6), ReLU(), Linear(3)], (5,)),
+}
+
+
+def run(network, x, backend):
+    """Scores, and which side of every kink the network is on."""
+    sides = [np.zeros(0)]
+    for layer in network.layers:
+        if isinstance(layer, ReLU):
+            sides.append(np.sign(x).ravel())
+        if isinstance(layer, MaxPool):
+            sides.append(backend.maxpool_forward(x, layer.window)[1].ravel())
+        x = layer.forward(x, backend, training=False)
+    return x, np.concatenate(sides)
+
+
+def smooth(evaluate, network, x, backend):
+    """`evaluate` of the scores as a function without arguments, which refuses to cross a kink."""
+    _, start = run(network, x, backend)
+
+    def function():
+        scores, sides = run(network, x, backend)
+        assert np.array_equal(sides, start), "a difference was taken across a kink"
+        return evaluate(scores)
+
+    return function
+
+
+@pytest.mark.parametrize(("make_layer", "input_shape"), LAYERS.values(), ids=LAYERS.keys())
+def test_layer(backend, numerical_gradient, relative_error, make_layer, input_shape):
+    rng = np.random.default_rng(11)
+    network = Network([make_layer()], input_shape, dtype="float64", seed=3, init=Gaussian(1.0))
+    for w in network.params.values():
+        w[...] = rng.normal(size=w.shape)
+    x = rng.normal(size=(2, *input_shape))
+    dy = rng.normal(size=network.forward(x, backend, training=True).shape)
+    dx = network.backward(dy, backend, need_dx=True)
+    f = smooth(lambda y: float((y * dy).sum()), network, x, backend)
+
+    assert dx.any()
+    assert relative_error(dx, numerical_gradient(f, x)) < TOLERANCE
+    assert network.grads.keys() == network.params.keys()
+    for key, w in network.params.items():
+        assert network.grads[key].all()
+        assert relative_error(network.grads[key], numerical_gradient(f, w)) < TOLERANCE
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize(("make_layers", "input_shape"), NETWORKS.values(), ids=NETWORKS.keys())
+def test_network(backend, numerical_gradient, relative_error, make_layers, input_shape, l2):
+    rng = np.random.default_rng(5)
+    network = Network(make_layers(), input_shape, dtype="float64", seed=2)
+    biases = [array for key, array in network.params.items() if key.endswith("bias")]
+    for b in biases:
+        b[...] = rng.normal(0, 0.1, b.shape)  # at 0 they would hide their own mistakes
+    x = rng.normal(size=(3, *input_shape))
+    labels = np.array([2, 0, 1])
+
+    def loss(scores):
+        return network.loss.forward(scores, labels, backend) + network.l2_penalty(l2)
+
+    f = smooth(loss, network, x, backend)
+    value, grads = network.loss_and_grads(x, labels, backend, l2)
+    assert value == pytest.approx(f(), rel=1e-14)
+    assert grads.keys() == network.params.keys()
+    for key, w in network.params.items():
+        assert grads[key].any()
+        assert relative_error(grads[key], numerical_gradient(f, w)) < TOLERANCE
+
+
+def test_a_wrong_gradient_is_noticed(backend, numerical_gradient, relative_error):
+    class Careless(ReLU):
+        def _backward(self, dy, saved, backend, need_dx):
+            return dy, {}
+
+    network = Network([Careless()], (6,), dtype="float64")
+    x = np.random.default_rng(0).normal(size=(2, 6))
+    network.forward(x, backend, training=True)
+    dx = network.backward(np.ones((2, 6)), backend, need_dx=True)
+    f = smooth(lambda y: float(y.sum()), network, x, backend)
+    assert relative_error(dx, numerical_gradient(f, x)) > 0.5
+
+
+def test_a_kink_is_noticed(backend, numerical_gradient):
+    network = Network([ReLU()], (3,), dtype="float64")
+    x = np.array([[1.0, 1e-7, -1.0]])
+    f = smooth(lambda y: float(y.sum()), network, x, backend)
+    with pytest.raises(AssertionError, match="across a kink"):
+        numerical_gradient(f, x)

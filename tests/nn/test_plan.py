@@ -1,0 +1,255 @@
+"""A plan gives the numbers of its network run layer by layer, in memory that never grows."""
+
+import tracemalloc
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from cnnctl.backends import create_backend
+from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.stage import ConvSpec, FlattenSpec, LinearSpec, MaxPoolSpec, ReluSpec
+from cnnctl.errors import ConfigError, DtypeError, ShapeError
+from cnnctl.nn import Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
+from cnnctl.nn.plan import Plan, fuse_layers
+from cnnctl.optim import SGD, Adam, Optimizer
+
+BATCH = 5
+L2 = 0.01
+
+NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[], Sequence[Layer]]]] = {
+    "courses": ((1, 9, 9), lambda: [Conv(6, 3), ReLU(), MaxPool(2), Linear(20), ReLU(), Linear(4)]),
+    "no ReLU before the pool": ((3, 8, 8), lambda: [Conv(17, 3, padding="same"), MaxPool(3, 2), Linear(4)]),
+    "two convolutions": (
+        (2, 8, 7),
+        lambda: [Conv(16, 3), ReLU(), Conv(5, (2, 3), stride=2, padding=1), ReLU(), Linear(4)],
+    ),
+    "groups and dilation": (
+        (4, 9, 9),
+        lambda: [Conv(6, 3, groups=2), Conv(6, 3, dilation=2, groups=6, bias=False), ReLU(), Linear(4)],
+    ),
+    "pool first, then every single stage": (
+        (3, 9, 8),
+        lambda: [MaxPool(2), ReLU(), MaxPool(3, 1, 1), Conv(4, (4, 4)), Flatten()],
+    ),
+    "flatten between": ((2, 4, 3), lambda: [Flatten(), ReLU(), Linear(7, bias=False), Linear(4), ReLU()]),
+    "vectors": ((33,), lambda: [Linear(17), ReLU(), Linear(4)]),
+    "flatten of many pixels": ((3, 2, 2), lambda: [Conv(2, 1), Flatten()]),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def make_network(request: pytest.FixtureRequest) -> Callable[[str], Network]:
+    shape, layers = NETWORKS[request.param]
+    return lambda dtype: Network(layers(), shape, dtype=dtype, seed=7)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def draw_batch(network: Network, rng: np.random.Generator, n: int = BATCH) -> tuple[Array, Array]:
+    x = rng.standard_normal((n, *network.input_shape)).astype(network.dtype)
+    return x, rng.integers(0, network.output_shape[0], n)
+
+
+def assert_close(actual: Array, expected: Array, dtype: str) -> None:
+    tolerance = 2e-5 if dtype == "float32" else 1e-12
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1, momentum=0.9, nesterov=True), Adam(lr=0.01)])
+def test_steps_equal_layer_by_layer_training(
+    make_network: Callable[[str], Network],
+    backend: Backend,
+    dtype: str,
+    optimizer: Optimizer,
+    rng: np.random.Generator,
+) -> None:
+    network, planned = make_network(dtype), make_network(dtype)
+    plan = Plan(planned, BATCH, backend, optimizer=optimizer, l2=L2)
+    slots = {key: {slot: np.zeros_like(w) for slot in optimizer.slots} for key, w in network.params.items()}
+    for step in range(1, 4):
+        x, labels = draw_batch(network, rng)
+        loss, grads = network.loss_and_grads(x, labels, create_backend("naive"), L2)
+        for key, w in network.params.items():
+            optimizer.update(create_backend("naive"), w, grads[key], slots[key], step, 0.0)
+        assert plan.step(x, labels).loss == pytest.approx(loss, rel=1e-5 if dtype == "float32" else 1e-12)
+    assert plan.step_count == 3
+    for key, w in plan.export_params().items():
+        assert_close(w, network.params[key], dtype)
+    for key, slot in plan.export_slots().items():
+        name, parameter = key.split("/")
+        assert_close(slot, slots[parameter][name], dtype)
+
+
+def test_evaluate_and_predict_equal_the_network(
+    make_network: Callable[[str], Network], backend: Backend, dtype: str, rng: np.random.Generator
+) -> None:
+    network = make_network(dtype)
+    for plan in (Plan(network, BATCH, backend), Plan(network, BATCH, backend, optimizer=Adam())):
+        for n in (BATCH, 2, 1):
+            x, labels = draw_batch(network, rng, n)
+            scores = network.forward(x, create_backend("naive"))
+            assert_close(plan.predict(x), scores, dtype)
+            result = plan.evaluate(x, labels)
+            assert result.correct == (scores.argmax(axis=1) == labels).sum()
+            expected = network.loss.forward(scores, labels, create_backend("naive"))
+            assert result.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_smaller_batch_leaves_no_trace_of_a_larger_one(backend: Backend, rng: np.random.Generator) -> None:
+    def train(batches: Sequence[tuple[Array, Array]], batch_size: int) -> dict[str, Array]:
+        network = Network([Conv(3, 3, padding=1), ReLU(), MaxPool(2), Linear(4)], (2, 6, 6), seed=1)
+        plan = Plan(network, batch_size, backend, optimizer=SGD(lr=0.1))
+        plan.evaluate(*large)
+        for x, labels in batches:
+            plan.step(x, labels)
+        return plan.export_params()
+
+    network = Network([Linear(4)], (2, 6, 6))
+    large, small = draw_batch(network, rng), draw_batch(network, rng, 2)
+    wide, tight = train([small], BATCH), train([small], BATCH + 3)
+    for key, w in wide.items():
+        np.testing.assert_array_equal(w, tight[key])
+
+
+def test_gradients_in_float64_match_differences(backend: Backend, rng: np.random.Generator) -> None:
+    """Through SGD with lr 1: the change of the weights is the gradient."""
+    layers = [Conv(3, 3, padding=1), ReLU(), MaxPool(2), Linear(3)]
+    network = Network(layers, (2, 4, 4), dtype="float64", seed=3)
+    x, labels = draw_batch(network, rng)
+    plan = Plan(network, BATCH, backend, optimizer=SGD(lr=1.0), l2=L2)
+    before = plan.export_params()
+    plan.step(x, labels)
+    after = plan.export_params()
+    reference = create_backend("im2col")
+    for key, w in network.params.items():
+        for _ in range(5):
+            at = tuple(int(rng.integers(extent)) for extent in w.shape)
+            start, losses = w[at], []
+            for side in (1e-5, -1e-5):
+                w[at] = start + side
+                scores = network.forward(x, reference)
+                losses.append(network.loss.forward(scores, labels, reference) + network.l2_penalty(L2))
+            w[at] = start
+            slope = (losses[0] - losses[1]) / 2e-5
+            assert before[key][at] - after[key][at] == pytest.approx(slope, rel=1e-5, abs=1e-9)
+
+
+def test_parameters_and_slots_survive_a_round_trip(
+    make_network: Callable[[str], Network], backend: Backend, rng: np.random.Generator
+) -> None:
+    first = Plan(make_network("float32"), BATCH, backend, optimizer=Adam(), l2=L2)
+    second = Plan(make_network("float32"), BATCH, backend, optimizer=Adam(), l2=L2)
+    batches = [draw_batch(first.network, rng) for _ in range(4)]
+    for batch in batches[:2]:
+        first.step(*batch)
+    second.load_params(first.export_params())
+    second.load_slots(first.export_slots())
+    second.step_count = first.step_count
+    for batch in batches[2:]:
+        assert first.step(*batch) == second.step(*batch)
+    for key, w in first.export_params().items():
+        np.testing.assert_array_equal(w, second.export_params()[key])
+
+
+def test_exported_keys_are_the_networks(make_network: Callable[[str], Network], backend: Backend) -> None:
+    network = make_network("float32")
+    plan = Plan(network, BATCH, backend)
+    exported = plan.export_params()
+    assert list(exported) == list(network.params)
+    for key, w in network.params.items():
+        np.testing.assert_array_equal(exported[key], w)
+
+
+def test_a_step_allocates_no_large_array(rng: np.random.Generator) -> None:
+    network = Network([Conv(16, 3), ReLU(), MaxPool(2), Linear(50), ReLU(), Linear(4)], (3, 16, 16))
+    plan = Plan(network, 64, create_backend("fast", threads=2), optimizer=Adam(), l2=L2)
+    x, labels = draw_batch(network, rng, 64)
+    plan.step(x, labels)
+    tracemalloc.start()
+    for _ in range(3):
+        plan.step(x, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16_000
+
+
+def test_memory_is_shared_where_lifetimes_allow() -> None:
+    network = Network(
+        [Conv(16, 3, padding=1), ReLU()] * 1 + [Conv(16, 3, padding=1) for _ in range(6)], (16, 8, 8)
+    )
+    backend = create_backend("im2col")
+    inference = Plan(network, 32, backend).memory_bytes
+    training = Plan(network, 32, backend, optimizer=SGD()).memory_bytes
+    activation = 32 * 16 * 8 * 8 * 4
+    assert inference < 3 * activation
+    assert training < 12 * activation
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_threads_change_nothing(threads: int, rng: np.random.Generator) -> None:
+    layers = lambda: [Conv(6, 3), ReLU(), MaxPool(2), Conv(20, 3), Linear(50), ReLU(), Linear(4)]  # noqa: E731
+    batches = [draw_batch(Network(layers(), (3, 12, 12)), rng, 33) for _ in range(3)]
+    exported = []
+    for count in (1, threads):
+        plan = Plan(
+            Network(layers(), (3, 12, 12)), 33, create_backend("fast", count), optimizer=Adam(), l2=L2
+        )
+        losses = [plan.step(*batch).loss for batch in batches]
+        exported.append((losses, plan.export_params(), plan.export_slots()))
+    assert exported[0][0] == exported[1][0]
+    for one, many in zip(exported[0][1:], exported[1][1:], strict=True):
+        for key, value in one.items():
+            np.testing.assert_array_equal(value, many[key])
+
+
+def test_fusion() -> None:
+    layers = (
+        *(Conv(4, 3), ReLU(), MaxPool(2)),
+        *(Conv(4, 3), ReLU()),
+        *(Conv(4, 1), MaxPool(2), ReLU()),
+        *(Flatten(), Linear(3), ReLU()),
+        *(Flatten(), ReLU()),
+    )
+    kinds = [type(spec) for spec, _ in fuse_layers(layers)]
+    assert kinds == [ConvSpec, ConvSpec, ConvSpec, ReluSpec, LinearSpec, FlattenSpec, ReluSpec]
+    assert [type(spec) for spec, _ in fuse_layers((MaxPool(2),))] == [MaxPoolSpec]
+
+
+def test_nonfinite_parameters_are_named(backend: Backend, rng: np.random.Generator) -> None:
+    network = Network([Conv(3, 3), ReLU(), Linear(4)], (2, 6, 6))
+    plan = Plan(network, BATCH, backend, optimizer=SGD(lr=0.1))
+    assert plan.find_nonfinite() is None
+    params = plan.export_params()
+    params["linear1.bias"][1] = np.inf
+    plan.load_params(params)
+    assert plan.find_nonfinite() == "linear1.bias"
+
+
+def test_errors(backend: Backend, rng: np.random.Generator) -> None:
+    network = Network([Linear(4)], (2, 3, 3))
+    plan = Plan(network, BATCH, backend, optimizer=SGD())
+    x, labels = draw_batch(network, rng)
+    with pytest.raises(ShapeError, match=r"x: shape \(5, 2, 3, 4\) is not \(up to 5, 2, 3, 3\)"):
+        plan.step(np.zeros((5, 2, 3, 4), np.float32), labels)
+    with pytest.raises(ShapeError, match="up to 5"):
+        plan.predict(np.zeros((6, 2, 3, 3), np.float32))
+    with pytest.raises(DtypeError, match="float64"):
+        plan.step(x.astype(np.float64), labels)
+    with pytest.raises(ShapeError, match=r"labels: values 0\.\.4 do not fit the 4 classes"):
+        plan.step(x, np.array([0, 1, 2, 3, 4]))
+    with pytest.raises(ShapeError, match="labels: values -1"):
+        plan.step(x, np.array([0, 1, 2, 3, -1]))
+    with pytest.raises(ShapeError, match="labels: shape"):
+        plan.step(x, labels[:2])
+    with pytest.raises(ConfigError, match="without one"):
+        Plan(network, BATCH, backend).step(x, labels)
+    with pytest.raises(ShapeError, match=r"linear1\.bias: missing"):
+        plan.load_params({"linear1.weight": network.params["linear1.weight"]})
+    with pytest.raises(ShapeError, match=r"batch_size: 0 is below 1"):
+        Plan(network, 0, backend)
