@@ -6,11 +6,11 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements-dev.lock
-# An editable install rebuilds what changed in ext/ when cnnctl is next imported.
-BUILD  := PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation -Cbuild-dir=build/editable
+BUILD  := PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation
 
 C_FILES      := $(wildcard ext/*.c ext/*.h)
-PYTHON_FILES := cnnctl tests
+PYTHON_FILES := cnnctl tests ext/build_backend.py
+SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build pyproject.toml requirements-dev.lock
 
 .PHONY: help train test lint format lock clean
 
@@ -47,7 +47,7 @@ $(VENV)/python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/installed: $(VENV)/python pyproject.toml requirements-dev.lock meson.build ext/meson.build
+$(VENV)/installed: $(VENV)/python $(SOURCES)
 	$(PIP) meson-python meson ninja Cython
 	$(BUILD) -e .
 	@touch $@
