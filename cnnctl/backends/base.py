@@ -111,7 +111,7 @@ class Backend(ABC):
         shape = (n, c, *check_pool_window(window, h, w))
         _check_dtype("dy", dy)
         _check_same("dy", dy, shape, dy.dtype)
-        _check_index(index, shape)
+        _check_index(index, shape, window)
         return self._maxpool_backward(dy, index, x_shape, window)
 
     # Fully connected
@@ -232,7 +232,7 @@ class Backend(ABC):
         _check_same("dy", dy, shape, x.dtype)
         _check_same("y", y, shape, x.dtype)
         if sandwich.pool:
-            _check_index(index, shape)
+            _check_index(index, shape, sandwich.pool)
         return self._conv_sandwich_backward(dy, x, w, y, index, sandwich, need_dx)
 
     def linear_sandwich_forward(
@@ -375,8 +375,8 @@ class Backend(ABC):
 def check_conv(x: Array, w: Array, b: Array | None, window: Window, groups: int) -> tuple[int, int, int, int]:
     """Validate a convolution's arguments; returns the shape of y, (N, F, OH, OW)."""
     _check_dtype("x", x)
-    if x.ndim != 4:
-        raise ShapeError(f"x: shape {x.shape} is not (N, C, H, W)")
+    if x.ndim != 4 or x.shape[1] < 1:
+        raise ShapeError(f"x: shape {x.shape} is not (N, C, H, W) with at least one channel")
     N, C, H, W = x.shape
     if groups < 1 or C % groups:
         raise ShapeError(f"groups: {groups} does not divide the {C} channels of x")
@@ -404,8 +404,8 @@ def check_sandwich(x: Array, w: Array, b: Array | None, sandwich: Sandwich) -> t
 def check_pool(x: Array, window: Window) -> tuple[int, int, int, int]:
     """Validate a pooling's arguments; returns the shape of y, (N, C, OH, OW)."""
     _check_dtype("x", x)
-    if x.ndim != 4:
-        raise ShapeError(f"x: shape {x.shape} is not (N, C, H, W)")
+    if x.ndim != 4 or x.shape[1] < 1:
+        raise ShapeError(f"x: shape {x.shape} is not (N, C, H, W) with at least one channel")
     return (*x.shape[:2], *check_pool_window(window, *x.shape[2:]))
 
 
@@ -432,8 +432,8 @@ def check_linear(x: Array, w: Array, b: Array | None) -> tuple[int, int]:
 def check_labels(scores: Array, labels: Array) -> None:
     """Validate scores (N, K) and labels (N) with every label in [0, K)."""
     _check_dtype("scores", scores)
-    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
-        raise ShapeError(f"scores, labels: shapes {scores.shape}, {labels.shape} are not (N, K), (N)")
+    if scores.ndim != 2 or scores.shape[1] < 1 or labels.shape != scores.shape[:1]:
+        raise ShapeError(f"scores, labels: shapes {scores.shape}, {labels.shape} are not (N, K), (N), K >= 1")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DtypeError(f"labels: {labels.dtype} is not an integer type")
     if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[1]):
@@ -454,10 +454,15 @@ def _check_same(field: str, array: Array, shape: tuple[int, ...], dtype: np.dtyp
         raise DtypeError(f"{field}: dtype {array.dtype} where the other arrays have {dtype}")
 
 
-def _check_index(index: Array | None, shape: tuple[int, ...]) -> None:
+def _check_index(index: Array | None, shape: tuple[int, ...], window: Window) -> None:
     if index is None or index.shape != shape or index.dtype != np.int32:
         found = "None" if index is None else f"{index.dtype} {index.shape}"
         raise ShapeError(f"index: {found} where int32 {shape} is needed")
+    taps = window.kernel[0] * window.kernel[1]
+    if index.size and not (index.min() >= 0 and index.max() < taps):
+        raise ShapeError(
+            f"index: values {index.min()}..{index.max()} do not fit the {taps} taps of the window"
+        )
 
 
 def _check_update(w: Array, *others: Array) -> None:

@@ -52,17 +52,17 @@ class Im2colBackend(Backend):
         return dx, dfilters.reshape(w.shape), dy.sum(axis=(0, 2, 3))
 
     def _maxpool_forward(self, x: Array, window: Window) -> tuple[Array, Array]:
-        OH, OW = window.output_size(*x.shape[2:])
+        (OH, OW), (KH, KW) = window.output_size(*x.shape[2:]), window.kernel
         y = np.empty((*x.shape[:2], OH, OW), x.dtype)
         index = np.empty(y.shape, np.int32)
         for n, image in enumerate(_view_windows(_pad_images(x, window, -np.inf), window)):
-            columns = image.reshape(*y.shape[1:], -1)
-            index[n] = columns.argmax(axis=-1)  # the first maximum, or the first NaN
-            y[n] = columns.max(axis=-1)
+            candidates = image.reshape(*y.shape[1:], KH * KW)
+            index[n] = candidates.argmax(axis=-1)  # the first maximum, or the first NaN
+            y[n] = candidates.max(axis=-1)
         # Padding ties with a window of nothing but -inf: there the first tap inside the image wins.
         rows = [window.row_taps(oh, x.shape[2])[0][0] for oh in range(OH)]
         columns = [window.column_taps(ow, x.shape[3])[0][0] for ow in range(OW)]
-        first = np.add.outer(np.multiply(rows, window.kernel[1]), columns)
+        first = np.add.outer(np.multiply(rows, KW), columns)
         np.copyto(index, first, where=np.isneginf(y))
         return y, index
 

@@ -21,13 +21,12 @@ class NaiveBackend(Backend):
 
     def _conv_forward(self, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
         F = len(w)
+        bias = np.zeros(F, w.dtype) if b is None else b
         padded = _pad_groups(x, window, groups)
         y = np.empty((len(x), F, *window.output_size(*x.shape[2:])), x.dtype)
         for n, f, oh, ow in np.ndindex(y.shape):
             patch = _view_patch(padded[n, f // (F // groups)], oh, ow, window)
-            y[n, f, oh, ow] = np.sum(patch * w[f])
-            if b is not None:
-                y[n, f, oh, ow] += b[f]
+            y[n, f, oh, ow] = np.sum(patch * w[f]) + bias[f]
         return y
 
     def _conv_backward(
@@ -45,7 +44,7 @@ class NaiveBackend(Backend):
             if need_dx:
                 dpatch = _view_patch(dpadded[n, g], oh, ow, window)
                 dpatch += dy[n, f, oh, ow] * w[f]
-        return _crop_groups(dpadded, x, window) if need_dx else None, dw, db
+        return _crop_groups(dpadded, x.shape, window) if need_dx else None, dw, db
 
     def _maxpool_forward(self, x: Array, window: Window) -> tuple[Array, Array]:
         H, W = x.shape[2:]
@@ -64,20 +63,17 @@ class NaiveBackend(Backend):
     def _maxpool_backward(
         self, dy: Array, index: Array, x_shape: tuple[int, int, int, int], window: Window
     ) -> Array:
-        H, W = x_shape[2:]
-        dx = np.zeros(x_shape, dy.dtype)
+        dpadded = _pad_groups(np.zeros(x_shape, dy.dtype), window, 1)
         for n, c, oh, ow in np.ndindex(dy.shape):
             kh, kw = divmod(int(index[n, c, oh, ow]), window.kernel[1])
-            ih, iw = dict(window.row_taps(oh, H))[kh], dict(window.column_taps(ow, W))[kw]
-            dx[n, c, ih, iw] += dy[n, c, oh, ow]
-        return dx
+            _view_patch(dpadded[n, 0], oh, ow, window)[c, kh, kw] += dy[n, c, oh, ow]
+        return _crop_groups(dpadded, x_shape, window)
 
     def _linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
+        bias = np.zeros(len(w), w.dtype) if b is None else b
         y = np.empty((len(x), len(w)), x.dtype)
         for n, o in np.ndindex(y.shape):
-            y[n, o] = np.sum(x[n] * w[o])
-            if b is not None:
-                y[n, o] += b[o]
+            y[n, o] = np.sum(x[n] * w[o]) + bias[o]
         return y
 
     def _linear_backward(
@@ -153,11 +149,11 @@ def _pad_groups(x: Array, window: Window, groups: int) -> Array:
     return padded.reshape(len(x), groups, x.shape[1] // groups, *padded.shape[2:])
 
 
-def _crop_groups(dpadded: Array, x: Array, window: Window) -> Array:
+def _crop_groups(dpadded: Array, shape: tuple[int, ...], window: Window) -> Array:
     """The inverse of `_pad_groups` for a gradient: what fell on the padding is dropped."""
     (top, _), (left, _) = window.padding
-    H, W = x.shape[2:]
-    return dpadded[..., top : top + H, left : left + W].reshape(x.shape)
+    H, W = shape[2:]
+    return dpadded[..., top : top + H, left : left + W].reshape(shape)
 
 
 def _view_patch(image: Array, oh: int, ow: int, window: Window) -> Array:

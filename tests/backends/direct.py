@@ -3,6 +3,9 @@
 Knows neither a backend nor `geometry`'s tap positions, so that an error of theirs cannot
 hide here. Sums carry the sum of their terms' magnitudes with them, which is what a bound
 on rounding needs (Higham 2002, section 3.1).
+
+A `fill` is what arrays are drawn from: "integers" (small ones, so that every sum is
+exact), or normals that fit "float32" or "float64".
 """
 
 import zlib
@@ -16,9 +19,6 @@ import numpy as np
 from cnnctl.backends.base import Array
 from cnnctl.geometry import Window
 from tests.hostile_shapes import ConvCase, LinearCase, PoolCase
-
-FILLS = ("integers", "float32", "float64")
-"""What arrays are filled with: small integers (every sum is exact), or normals of a precision."""
 
 
 class Sum(NamedTuple):
@@ -78,7 +78,7 @@ def compute_gamma(terms: int, dtype: str) -> float:
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], fill: str) -> Array:
-    """A read-only float64 array of small integers, or of normals that `fill` can hold.
+    """A read-only float64 array of small nonzero integers, or of normals.
 
     The integers lean to the positive side, so that few sums cancel to 0 by chance.
     """

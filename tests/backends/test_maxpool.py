@@ -8,7 +8,6 @@ import pytest
 from cnnctl.backends.base import Backend
 from cnnctl.geometry import Window
 from tests.backends.direct import (
-    FILLS,
     assert_exact,
     assert_rounded,
     cast,
@@ -25,7 +24,7 @@ SPECIALS = np.array([np.nan, np.inf, -np.inf, -np.inf, -0.0, 0.0, 1.0, -1.0])
 
 
 @over_the_table
-@pytest.mark.parametrize("fill", FILLS[:2])
+@pytest.mark.parametrize("fill", ["integers", "float32"])
 def test_maxima_and_winners_are_exact(backend: Backend, case: PoolCase, fill: str, dtype: str) -> None:
     """On small integers nearly every window holds a tie: the first maximum wins it."""
     truth = compute_pool(case, fill)
@@ -75,7 +74,7 @@ def test_padding_never_wins(backend: Backend, case: PoolCase, dtype: str) -> Non
     """Even where the image holds nothing but -inf, the gradient goes to one of its pixels."""
     (x,) = cast(dtype, np.full(case.x_shape, -np.inf))
     y, index = backend.maxpool_forward(x, case.window)
-    np.testing.assert_array_equal(y, x[0, 0, 0, 0] if x.size else y)
+    assert np.isneginf(y).all()
     np.testing.assert_array_equal(index, find_maxima(x, case.window)[1])
     dx = backend.maxpool_backward(np.ones_like(y), index, case.x_shape, case.window)
     assert dx.sum() == y.size

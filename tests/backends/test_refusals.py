@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnctl.backends import BACKENDS, create_backend
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Array, Backend, Sandwich
 from cnnctl.errors import CnnctlError, ConfigError, DtypeError, ShapeError
 from cnnctl.geometry import Window
 
@@ -92,6 +92,40 @@ REFUSALS: dict[str, tuple[Callable[[Backend], Any], str]] = {
     "index of another type": (
         lambda b: b.maxpool_backward(zeros(1, 1, 2, 2), np.zeros((1, 1, 2, 2), np.int64), (1, 1, 4, 4), K2),
         "index: int64 (1, 1, 2, 2) where int32 (1, 1, 2, 2) is needed",
+    ),
+    "index above the taps": (
+        lambda b: b.maxpool_backward(zeros(1, 1, 2, 2), np.full((1, 1, 2, 2), 4, np.int32), (1, 1, 4, 4), K2),
+        "index: values 4..4 do not fit the 4 taps of the window",
+    ),
+    "index below zero": (
+        lambda b: b.maxpool_backward(
+            zeros(1, 1, 2, 2), np.full((1, 1, 2, 2), -(2**31), np.int32), (1, 1, 4, 4), K2
+        ),
+        "index: values -2147483648..-2147483648 do not fit the 4 taps of the window",
+    ),
+    "fused index above the taps": (
+        lambda b: b.conv_sandwich_backward(
+            *(zeros(1, 1, 2, 2), zeros(1, 1, 4, 4), zeros(1, 1, 1, 1), zeros(1, 1, 2, 2)),
+            np.full((1, 1, 2, 2), 4, np.int32),
+            Sandwich(Window.create(1), pool=K2),
+        ),
+        "index: values 4..4 do not fit the 4 taps of the window",
+    ),
+    "fused index left out": (
+        lambda b: b.conv_sandwich_backward(
+            *(zeros(1, 1, 2, 2), zeros(1, 1, 4, 4), zeros(1, 1, 1, 1), zeros(1, 1, 2, 2)),
+            None,
+            Sandwich(Window.create(1), pool=K2),
+        ),
+        "index: None where int32 (1, 1, 2, 2) is needed",
+    ),
+    "fused gradient of another shape": (
+        lambda b: b.conv_sandwich_backward(
+            *(zeros(1, 1, 3, 2), zeros(1, 1, 4, 4), zeros(1, 1, 1, 1), zeros(1, 1, 3, 2)),
+            np.zeros((1, 1, 2, 2), np.int32),
+            Sandwich(Window.create(1), pool=K2),
+        ),
+        "dy: shape (1, 1, 3, 2) where (1, 1, 2, 2) is needed",
     ),
     "linear on images": (
         lambda b: b.linear_forward(zeros(2, 3, 4, 4), zeros(5, 48), None),

@@ -1,5 +1,6 @@
 """Fused convolution: whatever a backend fuses equals the single operations one after the other."""
 
+from functools import cache
 from operator import attrgetter
 
 import numpy as np
@@ -24,6 +25,7 @@ from tests.hostile_shapes import SANDWICH_CASES, SandwichCase
 over_the_table = pytest.mark.parametrize("case", SANDWICH_CASES, ids=attrgetter("name"))
 
 
+@cache
 def compute_forward(case: SandwichCase, fill: str) -> tuple[Array, Array | None]:
     """y and the pool's index, one operation after the other."""
     y = compute_conv(case.conv, fill).y.value
@@ -32,19 +34,19 @@ def compute_forward(case: SandwichCase, fill: str) -> tuple[Array, Array | None]
     return find_maxima(y, case.sandwich.pool) if case.sandwich.pool else (y, None)
 
 
-def compute_backward(
-    case: SandwichCase, fill: str, dy: Array, y: Array, index: Array | None
-) -> tuple[Sum, Sum, Sum]:
-    """dx, dw, db, one operation after the other; the terms of dy's own sums are counted in."""
+@cache
+def compute_backward(case: SandwichCase, fill: str) -> tuple[Array, tuple[Sum, Sum, Sum]]:
+    """A dy, and dx, dw, db for it; the terms of dy's own sums are counted in."""
     truth = compute_conv(case.conv, fill)
+    y, index = compute_forward(case, fill)
+    dy = draw(create_rng(case.name), y.shape, fill)
+    passed = np.where(y > 0, dy, 0) if case.sandwich.activation else dy
     overlaps = 1
-    if case.sandwich.activation:
-        dy = np.where(y > 0, dy, 0)
-    if index is not None:
-        dy, _, overlaps = sum_unpooled(dy, index, truth.y.value.shape, case.sandwich.pool)
-    _, *gradients = sum_conv(truth.x, truth.w, truth.b, dy, case.conv.window, case.conv.groups)
+    if case.sandwich.pool:
+        passed, _, overlaps = sum_unpooled(passed, index, truth.y.value.shape, case.sandwich.pool)
+    _, *gradients = sum_conv(truth.x, truth.w, truth.b, passed, case.conv.window, case.conv.groups)
     dx, dw, db = (Sum(value, magnitude, terms + overlaps) for value, magnitude, terms in gradients)
-    return dx, dw, db
+    return dy, (dx, dw, db)
 
 
 @over_the_table
@@ -58,8 +60,7 @@ def test_integers_come_out_exactly(backend: Backend, case: SandwichCase, dtype: 
     np.testing.assert_array_equal(index, expected_index)
     assert np.count_nonzero(y) >= 0.3 * y.size
 
-    dy = draw(create_rng(case.name), y.shape, "integers")
-    expected = compute_backward(case, "integers", dy, expected_y, expected_index)
+    dy, expected = compute_backward(case, "integers")
     actual = backend.conv_sandwich_backward(*cast(dtype, dy), x, w, y, index, case.sandwich)
     for gradient, sums in zip(actual, expected, strict=True):
         assert_exact(gradient, sums, dtype)
@@ -81,8 +82,7 @@ def test_rounding_is_bounded(backend: Backend, case: SandwichCase, dtype: str) -
     bound = 2 * compute_gamma(truth.y.terms, dtype) * truth.y.magnitude.max(initial=0)
     np.testing.assert_allclose(y, expected_y, rtol=0, atol=bound)
 
-    dy = draw(create_rng(case.name), y.shape, dtype)
-    expected = compute_backward(case, dtype, dy, expected_y, expected_index)
+    dy, expected = compute_backward(case, dtype)
     index = None if expected_index is None else expected_index.astype(np.int32)
     actual = backend.conv_sandwich_backward(
         *cast(dtype, dy), x, w, *cast(dtype, expected_y), index, case.sandwich

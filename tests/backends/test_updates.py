@@ -54,9 +54,9 @@ def assert_near(actual: Array, expected: Array, magnitude: float, dtype: str) ->
 
 
 @over_shapes
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("momentum", "nesterov", "l2"), [(0.0, False, 0.0), (0.9, False, 0.1), (0.9, True, 0.0), (0.9, True, 0.1)]
+)
 def test_sgd(
     backend: Backend,
     shape: tuple[int, ...],
@@ -79,8 +79,7 @@ def test_sgd(
 
 
 @over_shapes
-@pytest.mark.parametrize("step", [1, 2, 1000])
-@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize(("step", "l2"), [(1, 0.0), (2, 0.1), (1000, 0.1)])
 def test_adam(
     backend: Backend, shape: tuple[int, ...], step: int, l2: float, dtype: str, rng: np.random.Generator
 ) -> None:
