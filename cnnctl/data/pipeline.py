@@ -1,0 +1,240 @@
+"""From a data set to normalised batches in a reproducible order.
+
+Order and augmentation are pure functions of (seed, epoch), so that a run can be taken
+up at any step. They are read from the raw 64-bit stream of PCG64 seeded by
+SeedSequence, both of which numpy promises never to change (NEP 19), and not from
+`Generator` methods, about which it promises nothing. Keeps no float copy of a data set.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from cnnctl.data.dataset import Array, Dataset, Split, Splits
+from cnnctl.errors import ConfigError, ShapeError, describe_alternatives
+
+NormalizerKind = Literal["none", "unit", "mean_image", "standardize"]
+
+ORDER_STREAM, AUGMENT_STREAM = 0, 1
+"""First word of the spawn key: keeps the streams of one seed apart."""
+CHUNK_IMAGES = 256
+
+
+def make_splits(
+    dataset: Dataset, *, train: int | None = None, validation: int = 0, test: int | None = None
+) -> Splits:
+    """Hold the last `validation` training images out, then keep the first `train` and `test`.
+
+    CIFAR-10 with 1,000 for validation gives images 0..48,999 to train on, as cs231n has
+    it. Without validation that split is empty. Raises ConfigError when a count asks for
+    more than there is.
+    """
+    rest = len(dataset.train) - validation
+    if validation < 0 or rest < 1:
+        raise ConfigError(
+            f"data.validation: {validation} of the {len(dataset.train)} training images of {dataset.name} "
+            f"leaves none to train on; give 0 to {len(dataset.train) - 1}"
+        )
+    for field, count, available in (("train", train, rest), ("test", test, len(dataset.test))):
+        if count is not None and not 1 <= count <= available:
+            raise ConfigError(f"data.{field}: {count} images; {dataset.name} has 1 to {available} to give")
+    return Splits(
+        train=dataset.train.select(0, rest if train is None else train),
+        validation=dataset.train.select(rest, len(dataset.train)),
+        test=dataset.test.select(0, len(dataset.test) if test is None else test),
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Normalizer:
+    """The affine map y[n,c,h,w] = x[n,c,h,w] * scale[c] + shift[c,h,w].
+
+    Attributes:
+        scale: (C,), float64.
+        shift: (C, H, W), float64.
+    """
+
+    scale: Array
+    shift: Array
+
+    @classmethod
+    def fit(cls, images: Array, kind: NormalizerKind) -> "Normalizer":
+        """The map of that kind for these (N, C, H, W) images: the training split, no others.
+
+        * none: y = x.
+        * unit: y = x / 255.
+        * mean_image: y = x - mean over n of x; pixels keep their range of 0..255.
+        * standardize: y = (x - mean) / std per channel, over n, h and w. A channel
+          without any contrast is only centred.
+
+        Raises ConfigError for another kind.
+        """
+        C = images.shape[1]
+        scale, shift = np.ones(C), np.zeros(images.shape[1:])
+        if kind == "unit":
+            scale /= 255
+        elif kind == "mean_image":
+            shift -= _mean_image(images)
+        elif kind == "standardize":
+            mean = _mean_image(images).mean(axis=(1, 2))[:, None, None]
+            squares = sum(np.square(chunk - mean).sum(axis=(0, 2, 3)) for chunk in _chunks(images))
+            std = np.sqrt(squares / (images.size // C))
+            scale /= np.where(std > 0, std, 1)
+            shift -= mean * scale[:, None, None]
+        elif kind != "none":
+            raise ConfigError(
+                f"data.normalize: {kind!r} is not known; "
+                f"{describe_alternatives(kind, get_args(NormalizerKind))}"
+            )
+        return cls(scale, shift)
+
+    def apply(self, images: Array, out: Array | None = None, dtype: DTypeLike = np.float32) -> Array:
+        """Normalised images, written to `out` when given, otherwise to a new array of `dtype`."""
+        if out is None:
+            out = np.empty(images.shape, dtype)
+        np.multiply(images, self.scale.astype(out.dtype, copy=False)[:, None, None], out=out)
+        out += self.shift.astype(out.dtype, copy=False)
+        return out
+
+    def astype(self, dtype: DTypeLike) -> "Normalizer":
+        """The same map with its arrays in another float type, so that `apply` need not convert them."""
+        return Normalizer(self.scale.astype(dtype), self.shift.astype(dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """Random mirroring and shifting of training images, before they are normalised.
+
+    Attributes:
+        flip: mirror an image left to right with probability 1/2.
+        shift: move it by up to that many pixels down or up and right or left, each
+            distance equally likely; what becomes bare is 0, as in the raw images.
+    """
+
+    flip: bool = False
+    shift: int = 0
+
+    def apply(self, images: Array, codes: Array) -> None:
+        """Change `images` in place, each by the bits of its own code (see `draw_codes`)."""
+        if self.flip:
+            chosen = codes & np.uint64(1) == 1
+            images[chosen] = images[chosen, :, :, ::-1]
+        if self.shift:
+            span = np.uint64(2 * self.shift + 1)
+            pads = (self.shift, self.shift)
+            padded = np.pad(images, ((0, 0), (0, 0), pads, pads))
+            windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
+            rows, columns = (codes >> np.uint64(1)) % span, (codes >> np.uint64(32)) % span
+            images[:] = windows[np.arange(len(images)), :, rows.astype(np.intp), columns.astype(np.intp)]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Array:
+    """The order in which an epoch shows its images: a permutation of 0..count-1, int64.
+
+    A stable sort of `count` raw words of PCG64(SeedSequence(seed, spawn_key=(0, epoch))):
+    the same on every machine and with every numpy.
+    """
+    return np.argsort(_raw_words(count, seed, ORDER_STREAM, epoch), kind="stable").astype(np.int64)
+
+
+def draw_codes(count: int, seed: int, epoch: int) -> Array:
+    """One uint64 of random bits for each image of the training split, for `Augment`."""
+    return _raw_words(count, seed, AUGMENT_STREAM, epoch)
+
+
+class Batches:
+    """Shuffled, augmented, normalised batches of a training split.
+
+    Every epoch shows every image exactly once; its last batch is smaller when the batch
+    size does not divide the number of images.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        normalizer: Normalizer,
+        batch_size: int,
+        *,
+        seed: int,
+        dtype: DTypeLike = np.float32,
+        augment: Augment | None = None,
+    ) -> None:
+        if batch_size < 1 or not len(split):
+            raise ShapeError(f"batch_size: {batch_size} of {len(split)} images; both must be at least 1")
+        if augment and not 0 <= augment.shift < min(split.images.shape[2:]):
+            raise ConfigError(
+                f"data.augment.shift: {augment.shift} pixels do not stay within images of "
+                f"{split.images.shape[2]}x{split.images.shape[3]}"
+            )
+        self.split = split
+        self.batch_size = min(batch_size, len(split))
+        self.steps_per_epoch = -(-len(split) // batch_size)
+        self.seed = seed
+        self._augment = augment
+        self._normalizer = normalizer.astype(dtype)
+        shape = (self.batch_size, *split.images.shape[1:])
+        self._raw = np.empty(shape, split.images.dtype)
+        self._x = np.empty(shape, dtype)
+        self._labels = np.empty(self.batch_size, np.int64)
+        self._epoch = -1
+        self._order = self._codes = np.empty(0, np.uint64)
+
+    def batch(self, epoch: int, step: int) -> tuple[Array, Array]:
+        """Batch `step` (from 0) of an epoch: x (n, C, H, W) and labels (n).
+
+        Both are views of buffers that the next call writes over: copy what is to last.
+        """
+        if not 0 <= step < self.steps_per_epoch:
+            raise ShapeError(f"step: {step} is not in 0..{self.steps_per_epoch - 1}")
+        self._prepare_epoch(epoch)
+        chosen = self._order[step * self.batch_size : (step + 1) * self.batch_size]
+        n = len(chosen)
+        raw, x, labels = self._raw[:n], self._x[:n], self._labels[:n]
+        # Mode "clip" because "raise" would copy through a buffer; the indices are in range.
+        np.take(self.split.images, chosen, axis=0, out=raw, mode="clip")
+        np.take(self.split.labels, chosen, out=labels, mode="clip")
+        if self._augment:
+            self._augment.apply(raw, self._codes[chosen])
+        return self._normalizer.apply(raw, out=x), labels
+
+    def _prepare_epoch(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            return
+        self._order = epoch_order(len(self.split), self.seed, epoch)
+        if self._augment:
+            self._codes = draw_codes(len(self.split), self.seed, epoch)
+        self._epoch = epoch
+
+
+def iterate_batches(
+    split: Split, normalizer: Normalizer, batch_size: int, dtype: DTypeLike = np.float32
+) -> Iterator[tuple[Array, Array]]:
+    """All images of a split in order, (x, labels) by (x, labels), the last perhaps smaller.
+
+    `x` is a view of a buffer that the next turn writes over.
+    """
+    normalizer = normalizer.astype(dtype)
+    buffer = np.empty((min(batch_size, len(split)), *split.images.shape[1:]), dtype)
+    for start in range(0, len(split), batch_size):
+        part = split.select(start, start + batch_size)
+        yield normalizer.apply(part.images, out=buffer[: len(part)]), part.labels
+
+
+def _raw_words(count: int, seed: int, stream: int, epoch: int) -> Array:
+    words: Any = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, epoch))).random_raw(count)
+    return np.asarray(words, np.uint64)
+
+
+def _chunks(images: Array) -> Iterator[Array]:
+    for start in range(0, len(images), CHUNK_IMAGES):
+        yield images[start : start + CHUNK_IMAGES].astype(np.float64)
+
+
+def _mean_image(images: Array) -> Array:
+    total = np.zeros(images.shape[1:])
+    for chunk in _chunks(images):
+        total += chunk.sum(axis=0)
+    return total / len(images)
