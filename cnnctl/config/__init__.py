@@ -1,0 +1,20 @@
+"""Config: a closed schema, a strict YAML dialect, inheritance and overrides.
+
+A config becomes a `RunConfig` here or is refused in one line that says where. Builds no
+network, opens no data and knows no backend: those who do take the `RunConfig`.
+"""
+
+from cnnctl.config.load import config_from_dict, config_to_dict, dump_config, load_config
+from cnnctl.config.schema import DataConfig, EngineConfig, NetworkConfig, RunConfig, SolverConfig
+
+__all__ = [
+    "DataConfig",
+    "EngineConfig",
+    "NetworkConfig",
+    "RunConfig",
+    "SolverConfig",
+    "config_from_dict",
+    "config_to_dict",
+    "dump_config",
+    "load_config",
+]

@@ -1,0 +1,1 @@
+"""Pictures of data and results, as files. Prints nothing and shows no window."""

@@ -1,0 +1,426 @@
+"""The schema: every field's default, its range, and the words it is refused with."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from cnnctl.config import config_from_dict
+from cnnctl.config.schema import (
+    AdamConfig,
+    ConvConfig,
+    GaussianConfig,
+    HeConfig,
+    LinearConfig,
+    MaxPoolConfig,
+    ReLUConfig,
+    Section,
+    SGDConfig,
+    XavierConfig,
+)
+from cnnctl.errors import ConfigError
+
+Refusal = Callable[..., str]
+Mapping = dict[str, Any]
+
+
+def change(config: Mapping, path: str, value: object) -> Mapping:
+    """The mapping with one field set, `path` dotted; mappings on the way are made."""
+    *above, last = path.split(".")
+    section = config
+    for key in above:
+        section = section.setdefault(key, {})
+    section[last] = value
+    return config
+
+
+def all_sections(section: type[Section] = Section) -> list[type[Section]]:
+    return [section, *(found for below in section.__subclasses__() for found in all_sections(below))]
+
+
+def test_defaults(minimal: Mapping) -> None:
+    config = config_from_dict(minimal)
+    assert config.name == "run"
+    assert (config.data.normalize, config.data.validation, config.data.train) == ("standardize", 0, None)
+    assert (config.data.augment.flip, config.data.augment.shift, config.data.seed) == (False, 0, 0)
+    assert (config.network.loss, config.network.init) == ("softmax", HeConfig())
+    assert config.solver.optimizer == AdamConfig(lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
+    assert (config.solver.l2, config.solver.max_steps) == (0.0, None)
+    assert (config.solver.log_every, config.solver.checkpoint_every) == (50, None)
+    assert config.engine.model_dump() == {"backend": "fast", "dtype": "float32", "threads": "auto", "seed": 0}
+
+
+def test_a_config_does_not_change(minimal: Mapping) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        config_from_dict(minimal).solver.epochs = 2
+
+
+@pytest.mark.parametrize("section", all_sections()[1:], ids=lambda section: section.__name__)
+def test_every_field_is_described(section: type[BaseModel]) -> None:
+    assert all(field.description for field in section.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("name", "a b", "'a b' is not usable; give 1 to 64 letters, digits, '.', '_' and '-'"),
+        ("name", "../x", "'../x' is not usable"),
+        ("name", "x\n", r"'x\n' is not usable"),
+        ("name", 7, "7 is not usable"),
+        ("data", 3, "3 is not usable; give a mapping of dataset, path, train"),
+        ("data.dataset", "mnits", "'mnits' is not known; did you mean mnist?"),
+        (
+            "data.dataset",
+            None,
+            "null is not known; known: mnist, fashion-mnist, cifar10, folder, npz, shapes",
+        ),
+        ("data.train", 0, "0 is not usable; give an integer of at least 1"),
+        ("data.validation", -1, "-1 is not usable; give an integer of at least 0"),
+        ("data.validation", 1.0, "1.0 is not usable"),
+        ("data.test", "3", "'3' is not usable"),
+        ("data.normalize", "standardise", "'standardise' is not known; did you mean standardize?"),
+        ("data.augment.flip", "yes", "'yes' is not usable; give true or false"),
+        ("data.augment.flip", 1, "1 is not usable; give true or false"),
+        ("data.augment.shift", True, "true is not usable; give an integer of at least 0"),
+        ("data.seed", 2**63, "9223372036854775808 is not usable; give an integer from 0 to 2^63 - 1"),
+        ("network.layers", [], "[] is not usable; give a list of layers, at least one"),
+        ("network.layers", {"relu": {}}, '{"relu": {}} is not usable; give a list of layers'),
+        ("network.loss", "hinge", "'hinge' is not known; known: softmax"),
+        ("network.init", "xaver", "'xaver' is not known; did you mean xavier?"),
+        ("network.init", 0.5, "0.5 is not usable; give one of gaussian, xavier, he: the word, or"),
+        ("solver.optimizer", "adma", "'adma' is not known; did you mean adam?"),
+        ("solver.optimizer", {"adam": {}, "sgd": {}}, '{"adam": {}, "sgd": {}} is not usable; give one of'),
+        ("solver.epochs", "three", "'three' is not usable; give an integer of at least 1"),
+        ("solver.epochs", True, "true is not usable"),
+        ("solver.batch_size", 2.5, "2.5 is not usable"),
+        ("solver.l2", -0.1, "-0.1 is not usable; give a number of at least 0"),
+        ("solver.l2", math.nan, "NaN is not usable"),
+        ("solver.l2", math.inf, "Infinity is not usable"),
+        ("solver.l2", "0.1", "'0.1' is not usable"),
+        ("solver.l2", 10**400, "10000000000000000000000000"),
+        ("solver.l2", b"1", "b'1' is not usable"),
+        ("solver.max_steps", 0, "0 is not usable"),
+        ("solver.log_every", 0, "0 is not usable"),
+        ("solver.checkpoint_every", 0, "0 is not usable"),
+        ("engine.backend", "fats", "'fats' is not known; did you mean fast?"),
+        ("engine.dtype", "float16", "'float16' is not known; did you mean float"),
+        ("engine.threads", 0, "0 is not usable; give auto or an integer from 1 to 256"),
+        ("engine.threads", 257, "257 is not usable"),
+        ("engine.threads", True, "true is not usable"),
+        ("engine.seed", -1, "-1 is not usable"),
+    ],
+)
+def test_a_value_out_of_range(
+    minimal: Mapping, path: str, value: object, reason: str, refusal: Refusal
+) -> None:
+    assert refusal(config_from_dict, change(minimal, path, value)).startswith(f"{path}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("name", "A-1_b.c"),
+        ("data.seed", 0),
+        ("solver.l2", 1),
+        ("solver.batch_size", 10**19),
+        ("engine.seed", 2**63 - 1),
+        ("engine.threads", 256),
+        ("engine.threads", "auto"),
+    ],
+)
+def test_a_value_at_the_edge_of_its_range(minimal: Mapping, path: str, value: object) -> None:
+    config: Any = config_from_dict(change(minimal, path, value))
+    for key in path.split("."):
+        config = getattr(config, key)
+    assert config == value
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("solvr", "solvr is not known; did you mean solver?"),
+        ("solver.optimiser", "solver.optimiser is not known; did you mean optimizer?"),
+        ("data.augment.rotate", "data.augment.rotate is not known; known: flip, shift"),
+        ("engine.a b\n", "engine.'a b\\n' is not known; known: backend, dtype, threads, seed"),
+    ],
+)
+def test_an_unknown_key(minimal: Mapping, path: str, line: str, refusal: Refusal) -> None:
+    assert refusal(config_from_dict, change(minimal, path, 1)) == line
+
+
+def test_a_key_that_is_no_text(minimal: Mapping, refusal: Refusal) -> None:
+    minimal["solver"][None] = 1
+    assert refusal(config_from_dict, minimal).startswith("solver.None is not known; known: optimizer")
+
+
+@pytest.mark.parametrize(
+    ("path", "description"),
+    [
+        ("data", "the images"),
+        ("data.dataset", "mnist, fashion-mnist"),
+        ("network", "the layers"),
+        ("network.layers", "the layers in order"),
+        ("solver.optimizer", "sgd or adam"),
+        ("solver.epochs", "passes over the training set"),
+        ("solver.batch_size", "images a step"),
+    ],
+)
+def test_a_missing_field(minimal: Mapping, path: str, description: str, refusal: Refusal) -> None:
+    *above, last = path.split(".")
+    del (minimal[above[0]] if above else minimal)[last]
+    assert refusal(config_from_dict, minimal).startswith(f"{path} is missing ({description}")
+
+
+class TestLayers:
+    """Words, shorthands and settings; what a layer is refused for."""
+
+    def read(self, minimal: Mapping, *layers: object) -> Any:
+        return config_from_dict(change(minimal, "network.layers", list(layers))).network.layers
+
+    @pytest.mark.parametrize(
+        ("layer", "expected"),
+        [
+            ("relu", ReLUConfig()),
+            ({"relu": None}, ReLUConfig()),
+            ({"relu": {"name": "r"}}, ReLUConfig(name="r")),
+            ({"maxpool": 2}, MaxPoolConfig(kernel=2)),
+            ({"maxpool": [2, 3]}, MaxPoolConfig(kernel=(2, 3))),
+            (
+                {"maxpool": {"kernel": 3, "stride": 2, "padding": [0, 1]}},
+                MaxPoolConfig(kernel=3, stride=2, padding=(0, 1)),
+            ),
+            ({"linear": 100}, LinearConfig(units=100)),
+            ({"linear": {"units": 10, "bias": False}}, LinearConfig(units=10, bias=False)),
+            (
+                {"conv": {"filters": 4, "kernel": [3, 5], "padding": "same"}},
+                ConvConfig(filters=4, kernel=(3, 5), padding="same"),
+            ),
+            (
+                {
+                    "conv": {
+                        "filters": 4,
+                        "kernel": 3,
+                        "groups": 2,
+                        "init": {"xavier": {"distribution": "uniform"}},
+                    }
+                },
+                ConvConfig(filters=4, kernel=3, groups=2, init=XavierConfig(distribution="uniform")),
+            ),
+        ],
+    )
+    def test_ways_to_write_a_layer(self, minimal: Mapping, layer: object, expected: BaseModel) -> None:
+        assert self.read(minimal, layer) == (expected,)
+
+    @pytest.mark.parametrize(
+        ("layer", "line"),
+        [
+            ("maxpol", "network.layers.0: 'maxpol' is not known; did you mean maxpool?"),
+            (
+                {"dense": 3},
+                "network.layers.0: 'dense' is not known; known: conv, maxpool, linear, relu, flatten",
+            ),
+            (3, "network.layers.0: 3 is not usable; give one of conv, maxpool, linear, relu, flatten"),
+            ({"conv": None, "filters": 3}, 'network.layers.0: {"conv": null, "filters": 3} is not usable'),
+            ("conv", "network.layers.0.conv.filters is missing (output channels"),
+            ({"conv": 3}, "network.layers.0.conv: 3 is not usable; give a mapping of name, filters, kernel"),
+            ({"conv": {"filters": 4, "kernel": 3, "kind": "x"}}, "network.layers.0.conv.kind is not known"),
+            (
+                {"conv": {"filters": 4, "kernel": 0}},
+                "network.layers.0.conv.kernel: 0 is not usable; give an integer",
+            ),
+            (
+                {"conv": {"filters": 4, "kernel": [1, 2, 3]}},
+                "network.layers.0.conv.kernel: [1, 2, 3] is not usable",
+            ),
+            (
+                {"conv": {"filters": 4, "kernel": [True, 2]}},
+                "network.layers.0.conv.kernel: [true, 2] is not usable",
+            ),
+            (
+                {"conv": {"filters": 4, "kernel": 3, "padding": "valid"}},
+                "network.layers.0.conv.padding: 'valid'",
+            ),
+            (
+                {"conv": {"filters": 4, "kernel": 3, "padding": "same", "stride": 2}},
+                "network.layers.0.conv.padding: 'same' needs stride 1, got stride 2",
+            ),
+            (
+                {"conv": {"filters": 4, "kernel": 3, "groups": 3}},
+                "network.layers.0.conv.groups: 3 does not divide the 4 filters",
+            ),
+            (
+                {"maxpool": {"kernel": 2, "padding": "same"}},
+                "network.layers.0.maxpool.padding: 'same' is not usable",
+            ),
+            ({"linear": "ten"}, "network.layers.0.linear.units: 'ten' is not usable; give an integer"),
+            ({"relu": 3}, "network.layers.0.relu: 3 is not usable; give a mapping of name"),
+            ({"relu": {"name": "a.b"}}, "network.layers.0.relu.name: 'a.b' is not usable; give a letter"),
+            (
+                {"linear": {"units": 3, "init": {"gaussian": 0}}},
+                "network.layers.0.linear.init.gaussian.std: 0",
+            ),
+        ],
+    )
+    def test_a_layer_is_refused(self, minimal: Mapping, layer: object, line: str, refusal: Refusal) -> None:
+        assert refusal(self.read, minimal, layer).startswith(line)
+
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            [{"relu": {"name": "a"}}, {"linear": {"units": 1, "name": "a"}}],
+            ["relu", {"relu": {"name": "relu1"}}],
+        ],
+    )
+    def test_two_layers_of_one_name(self, minimal: Mapping, layers: list[object], refusal: Refusal) -> None:
+        line = refusal(self.read, minimal, *layers)
+        assert line.startswith("network.layers.1: ")
+        assert "is the name of two layers" in line
+
+
+@pytest.mark.parametrize(
+    ("init", "expected"),
+    [
+        ("he", HeConfig()),
+        ("gaussian", GaussianConfig(std=0.01)),
+        ({"gaussian": 0.5}, GaussianConfig(std=0.5)),
+        ({"gaussian": {"std": 1}}, GaussianConfig(std=1.0)),
+        ({"he": {"distribution": "uniform"}}, HeConfig(distribution="uniform")),
+        ({"xavier": {"distribution": "normal"}}, XavierConfig()),
+    ],
+)
+def test_ways_to_write_an_initializer(minimal: Mapping, init: object, expected: BaseModel) -> None:
+    assert config_from_dict(change(minimal, "network.init", init)).network.init == expected
+
+
+class TestOptimizer:
+    """Words and settings."""
+
+    @pytest.mark.parametrize(
+        ("optimizer", "expected"),
+        [
+            ("sgd", SGDConfig(lr=0.01, momentum=0.0, nesterov=False)),
+            (
+                {"sgd": {"lr": 1, "momentum": 0.9, "nesterov": True}},
+                SGDConfig(lr=1.0, momentum=0.9, nesterov=True),
+            ),
+            ({"adam": {"beta1": 0}}, AdamConfig(beta1=0.0)),
+        ],
+    )
+    def test_ways_to_write_it(self, minimal: Mapping, optimizer: object, expected: BaseModel) -> None:
+        assert config_from_dict(change(minimal, "solver.optimizer", optimizer)).solver.optimizer == expected
+
+    @pytest.mark.parametrize(
+        ("optimizer", "line"),
+        [
+            ({"sgd": {"lr": 0}}, "solver.optimizer.sgd.lr: 0 is not usable; give a number above 0"),
+            (
+                {"sgd": {"momentum": 1}},
+                "solver.optimizer.sgd.momentum: 1 is not usable; give a number of at least 0",
+            ),
+            (
+                {"sgd": {"nesterov": True}},
+                "solver.optimizer.sgd.nesterov: true is not usable without momentum",
+            ),
+            ({"adam": {"momentum": 0.9}}, "solver.optimizer.adam.momentum is not known; known: lr, beta1"),
+            (
+                {"adam": 0.1},
+                "solver.optimizer.adam: 0.1 is not usable; give a mapping of lr, beta1, beta2, eps",
+            ),
+        ],
+    )
+    def test_it_is_refused(self, minimal: Mapping, optimizer: object, line: str, refusal: Refusal) -> None:
+        assert refusal(config_from_dict, change(minimal, "solver.optimizer", optimizer)).startswith(line)
+
+
+class TestDatasets:
+    """Fields that mean something for some data sets only."""
+
+    @pytest.mark.parametrize("dataset", ["folder", "npz"])
+    def test_a_path_is_needed(self, minimal: Mapping, dataset: str, refusal: Refusal) -> None:
+        minimal["data"] = {"dataset": dataset}
+        assert (
+            refusal(config_from_dict, minimal)
+            == f"data.path is missing (data set {dataset} is read from there)"
+        )
+
+    @pytest.mark.parametrize(
+        ("dataset", "field", "value", "where"),
+        [
+            ("mnist", "path", "/x", "folder and npz"),
+            ("shapes", "image_size", 32, "folder"),
+            ("cifar10", "channels", 3, "folder"),
+            ("cifar10", "seed", 1, "shapes and folder"),
+        ],
+    )
+    def test_a_field_of_another_data_set(
+        self, minimal: Mapping, dataset: str, field: str, value: object, where: str, refusal: Refusal
+    ) -> None:
+        minimal["data"] = {"dataset": dataset, field: value}
+        line = refusal(config_from_dict, minimal)
+        assert line == f"data.{field}: {value!r} is not usable with data set {dataset}; it is for {where}"
+
+    def test_a_folder_has_them_all(self, minimal: Mapping) -> None:
+        minimal["data"] = {
+            "dataset": "folder",
+            "path": "/x",
+            "image_size": [32, 24],
+            "channels": 1,
+            "seed": 3,
+        }
+        data = config_from_dict(minimal).data
+        assert (data.path, data.image_size, data.channels, data.seed) == ("/x", (32, 24), 1, 3)
+
+    @pytest.mark.parametrize("channels", [2, True, 1.0, "3"])
+    def test_channels_are_one_or_three(self, minimal: Mapping, channels: object, refusal: Refusal) -> None:
+        minimal["data"] = {"dataset": "folder", "path": "/x", "channels": channels}
+        assert "give 1 (grey) or 3 (RGB)" in refusal(config_from_dict, minimal)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+PATHS = [
+    "name",
+    "data",
+    "data.dataset",
+    "data.path",
+    "data.augment",
+    "data.image_size",
+    "network",
+    "network.layers",
+    "network.init",
+    "solver",
+    "solver.optimizer",
+    "solver.l2",
+    "engine",
+    "engine.threads",
+    "engine.seed",
+    "x",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(PATHS),
+    JUNK | st.sampled_from(["conv", "linear", "adam"]).flatmap(lambda k: JUNK.map(lambda v: [{k: v}])),
+)
+def test_any_value_is_accepted_or_refused_in_one_line(path: str, value: object) -> None:
+    minimal: Mapping = {
+        "data": {"dataset": "folder", "path": "/x"},
+        "network": {"layers": [{"linear": 10}]},
+        "solver": {"optimizer": "adam", "epochs": 1, "batch_size": 100},
+    }
+    line = ""
+    try:
+        config_from_dict(change(minimal, path, value))
+    except ConfigError as error:
+        line = str(error)
+    assert "\n" not in line
