@@ -1,0 +1,253 @@
+"""The only place that prints: data on stdout, all that is said about it on stderr.
+
+On a terminal there are tables and bars; through a pipe, with TERM=dumb or (tables) with
+NO_COLOR there is plain text, and a line per interval in place of a bar. Formats what it
+is given and computes nothing.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from shutil import get_terminal_size
+from time import monotonic
+from traceback import format_exception
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo, Summary
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINE_INTERVAL_S = 10.0
+"""Off a terminal, at most one progress line in that time."""
+
+_NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[%\w/]+)?|-|nan|inf")
+
+
+def print_text(text: str) -> None:
+    """Text on stdout, as it is."""
+    print(text.removesuffix("\n"))
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout; numbers that are not finite become null."""
+    print(json.dumps(_without_nonfinite(document), indent=2, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout, columns of figures to the right; None is shown as "-"."""
+    cells = [["-" if cell is None else _one_line(str(cell)) for cell in row] for row in rows]
+    rights = [all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
+    if _is_terminal(sys.stdout) and "NO_COLOR" not in os.environ:
+        _print_rich_table(title, columns, cells, rights)
+    else:
+        _print_plain_table(title, columns, cells, rights)
+
+
+def note(message: str) -> None:
+    """Something worth knowing, on stderr."""
+    print(_printable(message), file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Something odd that stops nothing: one line on stderr."""
+    note(f"cnnctl: warning: {_one_line(message)}")
+
+
+def error(message: str) -> None:
+    """Something that stopped the command: one line on stderr."""
+    note(f"cnnctl: error: {_one_line(message)}")
+
+
+def internal_error(failure: BaseException, *, traceback: bool) -> None:
+    """Something that should not have happened: one line on stderr, behind its traceback if wanted."""
+    if traceback:
+        note("".join(format_exception(failure)))
+    hint = "please report it" if traceback else "please report it, with CNNCTL_DEBUG=1 for the traceback"
+    note(_one_line(f"cnnctl: internal error: {type(failure).__name__}: {failure}; {hint}"))
+
+
+class _Progress:
+    """A bar on a terminal's stderr, and a clock for plain lines elsewhere. Closed by `with`."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._next_line = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; lines written so far stay."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _open(self, **settings: Any) -> None:
+        self.close()
+        self._next_line = monotonic() + LINE_INTERVAL_S
+        if _is_terminal(sys.stderr):
+            from tqdm import tqdm
+
+            # Left to itself, tqdm shows nothing on a terminal that does not know its own width.
+            columns = get_terminal_size().columns
+            self._bar = tqdm(file=sys.stderr, ncols=columns, leave=False, **settings)
+
+    def _write(self, line: str) -> None:
+        if self._bar is None:
+            note(line)
+        else:
+            self._bar.write(_printable(line), file=sys.stderr)
+
+    def _is_line_due(self) -> bool:
+        due = self._bar is None and monotonic() >= self._next_line
+        if due:
+            self._next_line = monotonic() + LINE_INTERVAL_S
+        return due
+
+
+class DownloadProgress(_Progress):
+    """Call it with a file's name, the bytes that have arrived and those to come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._file_name = ""
+
+    def __call__(self, file_name: str, done_bytes: int, total_bytes: int) -> None:
+        if file_name != self._file_name:
+            self._file_name = file_name
+            self._open(total=total_bytes, desc=file_name, unit="B", unit_scale=True, unit_divisor=1024)
+            if self._bar is None:
+                note(f"downloading {file_name} ({format_bytes(total_bytes)})")
+        if self._bar is not None:
+            self._bar.update(done_bytes - self._bar.n)
+        elif self._is_line_due() and total_bytes:
+            note(f"downloading {file_name}: {done_bytes / total_bytes:.0%}")
+        if done_bytes >= total_bytes:
+            self.close()
+
+
+class TrainProgress(_Progress, Observer):
+    """Shows a run as it goes: its size, a bar or lines while it runs, a line an epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epochs = self._total_steps = 0
+
+    def on_start(self, info: RunInfo) -> None:
+        self._epochs, self._total_steps = info.epochs, info.total_steps
+        note(
+            f"{info.run}: {info.parameter_count:,} parameters, {format_bytes(info.memory_bytes)} of memory, "
+            f"{info.total_steps:,} steps of {info.batch_size} images, "
+            f"{info.backend} on {format_count(info.threads, 'thread')}"
+        )
+        if info.start_step:
+            note(f"going on from step {info.start_step:,}")
+        self._open(
+            total=info.total_steps,
+            initial=info.start_step,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+        )
+
+    def on_step(self, info: StepInfo) -> None:
+        figures = f"{_format_scores(info)}, {info.images_per_second:,.0f} images/s"
+        if self._bar is not None:
+            self._bar.set_description_str(f"epoch {info.epoch}/{self._epochs}", refresh=False)
+            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.update(info.step - self._bar.n)
+        elif self._is_line_due():
+            note(f"epoch {info.epoch}/{self._epochs}, step {info.step:,}/{self._total_steps:,}: {figures}")
+
+    def on_epoch(self, info: EpochInfo) -> None:
+        train, seconds = _format_scores(info.train), f"{info.seconds:.1f} s"
+        validation = f"; validation {_format_scores(info.validation)}" if info.validation else ""
+        self._write(f"epoch {info.epoch}/{info.epochs}: {train}{validation}; {seconds}")
+
+    def on_warning(self, message: str) -> None:
+        self._write(f"cnnctl: warning: {_one_line(message)}")
+
+    def on_done(self, summary: Summary) -> None:
+        self.close()
+
+
+def format_count(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> format_count(1, "epoch"), format_count(1200, "step")
+    ('1 epoch', '1,200 steps')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def format_bytes(count: int) -> str:
+    """A size in binary units.
+
+    >>> format_bytes(512), format_bytes(170_052_171)
+    ('512 B', '162.2 MiB')
+    """
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _format_scores(scores: Scores | StepInfo) -> str:
+    return f"loss {scores.loss:.4f}, accuracy {100 * scores.accuracy:.2f} %"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _printable(text: str) -> str:
+    """Control characters and undecodable bytes escaped, so that no file name can steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def _one_line(text: str) -> str:
+    return _printable(re.sub(r"\s*[\r\n]\s*", " ", text.strip()))
+
+
+def _without_nonfinite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nonfinite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _print_plain_table(
+    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], rights: Sequence[bool]
+) -> None:
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if title:
+        print(title)
+    for row in (columns, *cells):
+        padded = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, rights, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def _print_rich_table(
+    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], rights: Sequence[bool]
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for column, right in zip(columns, rights, strict=True):
+        table.add_column(column, justify="right" if right else "left")
+    for row in cells:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, emoji=False).print(table)

@@ -1,0 +1,124 @@
+"""The `cnnctl` command: finds the subcommand, and turns every failure into one line.
+
+Imports a command's module only when that command is asked for, so that `cnnctl --help`
+answers at once. Computes nothing and prints through `display` only.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from io import TextIOWrapper
+
+import click
+
+from cnnctl.errors import CnnctlError, describe_alternatives
+
+COMMANDS = {
+    "train": ("cnnctl.cli.train", "train", "Train a network, or go on with a run."),
+    "eval": ("cnnctl.cli.evaluate", "evaluate", "Score a run's network on its data."),
+    "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),
+    "data": ("cnnctl.cli.data", "data", "List, fetch, verify, import and show data sets."),
+    "info": ("cnnctl.cli.info", "info", "Show CPU, threads, versions and build."),
+}
+"""Name -> module, attribute, one line of help."""
+
+
+class LazyGroup(click.Group):
+    """Lists commands from the table and imports one when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS:
+            hint = describe_alternatives(args[0], COMMANDS)
+            raise click.UsageError(f"{args[0]!r} is not a command; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from cnnctl import __version__
+        from cnnctl.cli import display
+
+        display.print_text(f"cnnctl {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Train, check and time convolutional networks on the CPU you already have."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 done; 1 failed; 2 usage or configuration; 3 a check did not hold; 4 diverged; 130 and
+    143 after a signal. A failure is one line on stderr; the traceback of one that nobody
+    foresaw is shown with CNNCTL_DEBUG=1.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may hold any byte
+    try:
+        code = cli.main(args, prog_name="cnnctl", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk can still be reported
+    except (Exception, KeyboardInterrupt) as error:
+        return _report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: BaseException) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    from cnnctl.cli import display
+
+    match error:
+        case CnnctlError():
+            display.error(str(error))
+            return error.exit_code
+        case click.exceptions.NoArgsIsHelpError():
+            display.note(error.format_message())
+            return 2
+        case click.ClickException():
+            display.error(error.format_message())
+            return 2
+        case click.Abort() | KeyboardInterrupt():
+            display.error("interrupted")
+            return 130
+        case BrokenPipeError():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # its reader has left
+            return 1
+        case OSError():
+            place = f"{error.filename}: " if error.filename else ""
+            display.error(f"{place}{error.strerror or error}")
+            return 1
+        case MemoryError():
+            details = f" ({error})" if str(error) else ""
+            display.error(f"out of memory{details}; a smaller solver.batch_size needs less")
+            return 1
+        case _:
+            display.internal_error(error, traceback=os.environ.get("CNNCTL_DEBUG") == "1")
+            return 1

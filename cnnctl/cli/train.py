@@ -1,0 +1,128 @@
+"""`cnnctl train`: a config goes in, a run directory comes out.
+
+Passes on what was asked for and shows what came of it; trains nothing itself.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnctl.cli import display
+from cnnctl.errors import Diverged, Interrupted
+from cnnctl.train.observer import EpochInfo, RunInfo, StepInfo
+
+if TYPE_CHECKING:
+    from cnnctl.train.api import Run
+
+SPLITS = ("train", "validation", "test")
+
+
+class Watcher(display.TrainProgress):
+    """The usual progress, or warnings alone; remembers which run it is."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__()
+        self.run: Path | None = None
+        self._quiet = quiet
+        self._downloads = display.DownloadProgress()
+
+    def on_download(self, file_name: str, done_bytes: int, total_bytes: int) -> None:
+        if not self._quiet:
+            self._downloads(file_name, done_bytes, total_bytes)
+
+    def on_start(self, info: RunInfo) -> None:
+        self.run = info.run
+        if not self._quiet:
+            super().on_start(info)
+
+    def on_step(self, info: StepInfo) -> None:
+        if not self._quiet:
+            super().on_step(info)
+
+    def on_epoch(self, info: EpochInfo) -> None:
+        if not self._quiet:
+            super().on_epoch(info)
+
+    def close(self) -> None:
+        super().close()
+        self._downloads.close()
+
+
+@click.command()
+@click.argument("config", required=False)
+@click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
+@click.option("--resume", metavar="RUN", help="Go on with a run: its path, name, or 'latest'.")
+@click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
+@click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
+@click.option("--name", help="Part of the run directory's name, as -o name=...")
+@click.option("--seed", metavar="N", help="Settles weights and order, as -o engine.seed=N.")
+@click.option("--threads", metavar="N", help="How many threads, or auto, as -o engine.threads=N.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def train(
+    config: str | None,
+    overrides: Sequence[str],
+    resume: str | None,
+    runs_dir: str,
+    data_dir: str | None,
+    name: str | None,
+    seed: str | None,
+    threads: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train the network that CONFIG describes, or go on with a run.
+
+    Ctrl-C stops after the current step and leaves a run that --resume goes on with, to the
+    same end as if it had never been stopped.
+    """
+    from cnnctl.train import api
+
+    quoted_name = None if name is None else json.dumps(name)
+    flags = {"name": quoted_name, "engine.seed": seed, "engine.threads": threads}
+    flag_overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    with Watcher(quiet) as watcher:
+        try:
+            run = api.train(
+                config,
+                overrides=[*overrides, *flag_overrides],
+                runs_dir=runs_dir,
+                data_dir=data_dir,
+                resume=resume,
+                observer=watcher,
+            )
+        except (Diverged, Interrupted):
+            if as_json and watcher.run:
+                display.print_json(describe_run("train", api.Run.read(watcher.run)))
+            raise
+    if watcher.run is None:
+        display.note(f"{run.path} is finished already")
+    if as_json:
+        display.print_json(describe_run("train", run))
+    else:
+        print_scores(run)
+        display.print_text(str(run.path))
+
+
+def describe_run(command: str, run: "Run") -> dict[str, Any]:
+    """The JSON document of `train` and `eval`."""
+    scores = {name: getattr(run, name) for name in SPLITS}
+    return {
+        "schema": 1,
+        "command": command,
+        "run": str(run.path),
+        "status": run.status,
+        "steps": run.steps,
+        "seconds": run.seconds,
+        **{name: s and {"loss": s.loss, "accuracy": s.accuracy} for name, s in scores.items()},
+    }
+
+
+def print_scores(run: "Run") -> None:
+    """A table with a row for each split that has images."""
+    splits = [(name, getattr(run, name)) for name in SPLITS]
+    rows = [(name, f"{s.loss:.4f}", f"{100 * s.accuracy:.2f} %", f"{s.images:,}") for name, s in splits if s]
+    display.print_table("", ("split", "loss", "accuracy", "images"), rows)

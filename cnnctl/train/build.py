@@ -1,0 +1,117 @@
+"""From a configuration to the objects it names.
+
+Keys of the configuration equal the arguments of the constructors, so that a table of
+kinds is all there is to know. Everything is checked, loaded and allocated here, before
+there is a run directory; nothing is trained and nothing is written.
+"""
+
+import os
+from typing import Any
+
+from cnnctl.backends import create_backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.cpu import available_threads
+from cnnctl.config import EngineConfig, RunConfig
+from cnnctl.config.schema import Kind
+from cnnctl.data import Augment, Batches, Normalizer, load_dataset, make_splits
+from cnnctl.errors import ConfigError, DataError
+from cnnctl.nn import (
+    Conv,
+    Flatten,
+    Gaussian,
+    He,
+    Linear,
+    MaxPool,
+    Network,
+    ReLU,
+    Shape,
+    SoftmaxCrossEntropy,
+    Xavier,
+)
+from cnnctl.nn.plan import Plan
+from cnnctl.optim import SGD, Adam
+from cnnctl.train.experiment import Experiment
+from cnnctl.train.observer import Observer
+
+KINDS: dict[str, Any] = {
+    cls.kind: cls for cls in (Conv, MaxPool, Linear, ReLU, Flatten, Gaussian, Xavier, He, SGD, Adam)
+}
+LOSSES = {cls.kind: cls for cls in (SoftmaxCrossEntropy,)}
+
+
+def build_experiment(
+    config: RunConfig,
+    config_hash: str,
+    *,
+    normalizer: Normalizer | None = None,
+    data_dir: str | os.PathLike[str] | None,
+    observer: Observer,
+) -> Experiment:
+    """Load the data, then build the network, the backend and the plan that joins them.
+
+    `normalizer` is that of a checkpoint; without it one is fitted to the training split.
+    `observer` hears of downloads, and of what is odd about the data. Raises ConfigError,
+    ShapeError, DataError or BackendError.
+    """
+    data, solver, engine = config.data, config.solver, config.engine
+    dataset = load_dataset(
+        data.dataset,
+        path=data.path,
+        image_size=data.image_size,
+        channels=data.channels,
+        seed=data.seed,
+        data_dir=data_dir,
+        on_download=observer.on_download,
+    )
+    for note in dataset.notes:
+        observer.on_warning(note)
+    splits = make_splits(dataset, train=data.train, validation=data.validation, test=data.test)
+    if normalizer is None:
+        normalizer = Normalizer.fit(splits.train.images, data.normalize)
+    elif normalizer.shift.shape != dataset.image_shape:
+        raise DataError(
+            f"{dataset.name}: the images are {dataset.image_shape} and no longer {normalizer.shift.shape}, "
+            "as they were when the run began"
+        )
+    network = build_network(config, dataset.image_shape)
+    if network.output_shape != (len(dataset.classes),):
+        raise ConfigError(
+            f"network: its output is {network.output_shape} where {dataset.name} has {len(dataset.classes)} "
+            f"classes; end it with linear: {len(dataset.classes)}"
+        )
+    batches = Batches(
+        splits.train,
+        normalizer,
+        solver.batch_size,
+        seed=engine.seed,
+        dtype=engine.dtype,
+        augment=Augment(data.augment.flip, data.augment.shift),
+    )
+    backend = build_backend(engine)
+    plan = Plan(network, batches.batch_size, backend, optimizer=build_kind(solver.optimizer), l2=solver.l2)
+    return Experiment(config, config_hash, data_dir, splits, normalizer, batches, network, backend, plan)
+
+
+def build_network(config: RunConfig, input_shape: Shape) -> Network:
+    """The network with the weights it starts from."""
+    settings = config.network
+    return Network(
+        [build_kind(layer) for layer in settings.layers],
+        input_shape,
+        loss=LOSSES[settings.loss](),
+        dtype=config.engine.dtype,
+        seed=config.engine.seed,
+        init=build_kind(settings.init),
+    )
+
+
+def build_backend(engine: EngineConfig) -> Backend:
+    """The backend, with as many threads as are asked for."""
+    threads = available_threads() if engine.threads == "auto" else engine.threads
+    return create_backend(engine.backend, threads)
+
+
+def build_kind(choice: Kind) -> Any:
+    """The layer, initializer or optimizer of that kind, with its settings."""
+    settings = {key: build_kind(value) if isinstance(value, Kind) else value for key, value in choice}
+    return KINDS[choice.kind](**settings)

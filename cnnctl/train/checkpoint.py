@@ -1,0 +1,187 @@
+"""Checkpoints: one safetensors file with everything a run needs to go on bit for bit.
+
+The tensors are `params/<key>` (natural layout), `optimizer/<slot>/<key>`, and the
+normalizer as `data/scale` and `data/shift`. The metadata is one JSON text under the
+key `cnnctl`; it starts with a SHA-256 over the whole file, in which the digest itself
+counts as 64 zeros. Any framework can open the file. It finds accidents, not forgers.
+
+Nothing is unpacked before the digest holds, and no pickle is read or written, ever.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as unpack_tensors
+from safetensors.numpy import save as pack_tensors
+
+from cnnctl.backends.base import Array
+from cnnctl.errors import CheckpointError
+from cnnctl.train.atomic import write_atomically
+
+LAST, PREVIOUS, BEST = "last.safetensors", "last.previous.safetensors", "best.safetensors"
+
+_HEAD = rb'{"__metadata__":{"cnnctl":"{\"sha256\":\"'
+_DIGEST = slice(8 + len(_HEAD), 8 + len(_HEAD) + 64)
+_ZEROS = b"0" * 64
+
+
+@dataclass
+class Progress:
+    """Where a run stands, between two steps.
+
+    Attributes:
+        step: steps done.
+        epoch: epochs done.
+        position: steps done of the epoch after these.
+        loss_sum, correct, images: sums over that epoch's own steps.
+        best_accuracy: the best on the validation split so far, if there is one.
+        jsonl_bytes, csv_bytes: how much of the metrics files belongs to this state.
+    """
+
+    step: NonNegativeInt = 0
+    epoch: NonNegativeInt = 0
+    position: NonNegativeInt = 0
+    loss_sum: FiniteFloat = 0.0
+    correct: NonNegativeInt = 0
+    images: NonNegativeInt = 0
+    best_accuracy: FiniteFloat | None = None
+    jsonl_bytes: NonNegativeInt = 0
+    csv_bytes: NonNegativeInt = 0
+
+
+class Metadata(BaseModel):
+    """What a checkpoint says besides its tensors.
+
+    Attributes:
+        config_hash: SHA-256 of resolved.yaml.
+        seed: the engine's seed; with the epoch it gives the order of the images.
+        engine: what bit-for-bit equality rests on: build, instruction set, backend, dtype.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    sha256: str = _ZEROS.decode()  # first, so that the digest always lies at one place
+    format: Literal[1] = 1
+    progress: Progress
+    config_hash: str
+    seed: int
+    engine: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint's metadata and tensors.
+
+    Attributes:
+        params, slots: key -> array, as `Plan.export_params` and `Plan.export_slots` give them.
+        scale, shift: the normalizer's arrays, (C,) and (C, H, W).
+        origin: the file it was read from, for messages.
+    """
+
+    metadata: Metadata
+    params: Mapping[str, Array]
+    slots: Mapping[str, Array]
+    scale: Array
+    shift: Array
+    origin: str = "the state in memory"
+
+    def find_nonfinite(self) -> str | None:
+        """The key of the first parameter or slot that holds a NaN or an infinity."""
+        arrays = {**self.params, **self.slots}
+        return next((key for key, array in arrays.items() if not np.isfinite(array).all()), None)
+
+    def check_fit(self, params: Mapping[str, Array], slots: Mapping[str, Array]) -> None:
+        """Raises CheckpointError unless keys, shapes and element types are those of these arrays."""
+        for found, expected in ((self.params, params), (self.slots, slots)):
+            for key in sorted(found.keys() | expected.keys()):
+                if key not in found:
+                    raise CheckpointError(f"{self.origin}: {key} is missing")
+                if key not in expected:
+                    raise CheckpointError(f"{self.origin}: {key} belongs to another network")
+                have, want = found[key], expected[key]
+                if have.shape != want.shape or have.dtype != want.dtype:
+                    raise CheckpointError(
+                        f"{self.origin}: {key} is {have.dtype} {have.shape} "
+                        f"where {want.dtype} {want.shape} is needed"
+                    )
+
+    def pack(self) -> bytearray:
+        """The file's bytes: the same state always gives the same bytes."""
+        tensors = {f"params/{key}": array for key, array in self.params.items()}
+        tensors |= {f"optimizer/{key}": array for key, array in self.slots.items()}
+        tensors |= {"data/scale": self.scale, "data/shift": self.shift}
+        contiguous = {key: np.asarray(array, order="C") for key, array in tensors.items()}
+        content = bytearray(pack_tensors(contiguous, {"cnnctl": self.metadata.model_dump_json()}))
+        content[_DIGEST] = _compute_digest(content)
+        return content
+
+    @classmethod
+    def unpack(cls, content: bytes, path: Path) -> "Checkpoint":
+        """The reverse of `pack`. Raises CheckpointError, naming `path`, for anything else."""
+        if content[8 : _DIGEST.start] != _HEAD:
+            raise CheckpointError(f"{path}: not a checkpoint of cnnctl, or its first bytes are damaged")
+        if content[_DIGEST] != _compute_digest(content):
+            raise CheckpointError(f"{path}: damaged: its {len(content)} bytes do not match their SHA-256")
+        try:
+            tensors = unpack_tensors(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            metadata = Metadata.model_validate_json(header["__metadata__"]["cnnctl"])
+            scale, shift = tensors["data/scale"], tensors["data/shift"]
+            if shift.ndim != 3 or scale.shape != shift.shape[:1]:
+                raise ValueError(
+                    f"data/scale, data/shift: {scale.shape}, {shift.shape} are not (C,), (C, H, W)"
+                )
+        except ValidationError as error:
+            first = error.errors()[0]
+            field_name = ".".join(map(str, first["loc"]))
+            raise CheckpointError(f"{path}: metadata: {field_name}: {first['msg']}") from error
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: unreadable: {error}") from error
+        params, slots = _select(tensors, "params/"), _select(tensors, "optimizer/")
+        return cls(metadata, params, slots, scale, shift, origin=str(path))
+
+
+def save_checkpoint(directory: Path, content: bytes | bytearray, name: str = LAST) -> None:
+    """Write a packed checkpoint; the `last` before it is kept as a second generation."""
+    write_atomically(directory / name, content, previous=directory / PREVIOUS if name == LAST else None)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify one file. Raises CheckpointError when it is missing or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    return Checkpoint.unpack(content, path)
+
+
+def load_last_checkpoint(directory: Path, warn: Callable[[str], None]) -> Checkpoint:
+    """The newest generation that is whole; `warn` hears of a newer one that is not."""
+    try:
+        return load_checkpoint(directory / LAST)
+    except CheckpointError as error:
+        try:
+            older = load_checkpoint(directory / PREVIOUS)
+        except CheckpointError as second:
+            raise CheckpointError(f"{error}; {second}") from error
+        warn(f"{error}; taking the generation before it, of step {older.metadata.progress.step}")
+        return older
+
+
+def _compute_digest(content: bytes | bytearray) -> bytes:
+    view = memoryview(content)
+    digest = hashlib.sha256(view[: _DIGEST.start])
+    digest.update(_ZEROS)
+    digest.update(view[_DIGEST.stop :])
+    return digest.hexdigest().encode()
+
+
+def _select(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {key.removeprefix(prefix): array for key, array in tensors.items() if key.startswith(prefix)}

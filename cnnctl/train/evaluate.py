@@ -1,0 +1,77 @@
+"""Evaluation: how well the weights of a checkpoint do on whole splits.
+
+Forward passes only, through the same plan that trains. Changes no weight and no
+checkpoint; what it finds goes to `eval/<checkpoint>.json`.
+"""
+
+from collections.abc import Callable
+from math import isfinite
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from cnnctl.data import iterate_batches
+from cnnctl.errors import Diverged, RunError
+from cnnctl.train.experiment import SPLITS, Experiment
+from cnnctl.train.observer import Scores
+from cnnctl.train.run_directory import RunDirectory
+
+
+class Evaluation(BaseModel):
+    """The scores of one checkpoint's weights; None for a split that is empty or was not asked for.
+
+    Attributes:
+        step: the step after which the weights were so.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: NonNegativeInt
+    train: Scores | None = None
+    validation: Scores | None = None
+    test: Scores | None = None
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """Split -> scores, where there are any."""
+        splits = {name: getattr(self, name) for name in SPLITS}
+        return {name: scores for name, scores in splits.items() if scores}
+
+
+def evaluate_split(
+    experiment: Experiment, name: str, between: Callable[[], None] | None = None
+) -> Scores | None:
+    """Scores of the plan's weights on one of SPLITS, None when it is empty.
+
+    `between` is called after each batch. Raises Diverged when the loss is not finite.
+    """
+    split = experiment.get_split(name)
+    if not len(split):
+        return None
+    loss_sum, correct = 0.0, 0
+    dtype, batch_size = experiment.config.engine.dtype, experiment.batches.batch_size
+    for x, labels in iterate_batches(split, experiment.normalizer, batch_size, dtype):
+        result = experiment.plan.evaluate(x, labels)
+        loss_sum += result.loss * len(labels)
+        correct += result.correct
+        if between:
+            between()
+    if not isfinite(loss_sum):
+        raise Diverged(f"{name}: the loss is {loss_sum}: the network's scores overflow {dtype}")
+    return Scores(loss_sum / len(split), correct / len(split), len(split))
+
+
+def write_evaluation(run: RunDirectory, checkpoint: str, evaluation: Evaluation) -> None:
+    """Replace `eval/<checkpoint>.json`."""
+    document = {"schema": 1, "checkpoint": checkpoint, **evaluation.model_dump()}
+    run.write_json(f"eval/{checkpoint}.json", document)
+
+
+def read_evaluation(run: RunDirectory, checkpoint: str) -> Evaluation | None:
+    """What `write_evaluation` wrote, None where nothing is written. Raises RunError if damaged."""
+    file = f"eval/{checkpoint}.json"
+    if not (run.path / file).exists():
+        return None
+    try:
+        return Evaluation.model_validate_json(run.read_text(file))
+    except ValidationError as error:
+        raise RunError(f"{run.path / file}: {error.errors()[0]['msg']}") from error

@@ -1,0 +1,66 @@
+"""An experiment: a configuration made real, and its state taken out and put back.
+
+Holds data, network, backend and plan together. It runs nothing and touches no file.
+"""
+
+import os
+from dataclasses import dataclass, replace
+
+from cnnctl.backends.base import Backend
+from cnnctl.config import RunConfig
+from cnnctl.data import Batches, Normalizer, Split, Splits
+from cnnctl.nn import Network
+from cnnctl.nn.plan import Plan
+from cnnctl.train.checkpoint import Checkpoint, Metadata, Progress
+from cnnctl.train.environment import describe_engine
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Everything that one configuration stands for.
+
+    Attributes:
+        config_hash: SHA-256 of the resolved configuration's text.
+        data_dir: where data sets were asked to be looked for first.
+        splits: the images; the validation split may be empty.
+        batches: the training split in its reproducible order.
+        plan: owns the parameters; those of `network` are where they started.
+    """
+
+    config: RunConfig
+    config_hash: str
+    data_dir: str | os.PathLike[str] | None
+    splits: Splits
+    normalizer: Normalizer
+    batches: Batches
+    network: Network
+    backend: Backend
+    plan: Plan
+
+    def get_split(self, name: str) -> Split:
+        """The split of that name, one of SPLITS."""
+        split: Split = getattr(self.splits, name)
+        return split
+
+    def capture(self, progress: Progress) -> Checkpoint:
+        """The state between two steps."""
+        metadata = Metadata(
+            progress=replace(progress),
+            config_hash=self.config_hash,
+            seed=self.config.engine.seed,
+            engine=describe_engine(self.backend, self.config.engine.dtype),
+        )
+        params, slots = self.plan.export_params(), self.plan.export_slots()
+        return Checkpoint(metadata, params, slots, self.normalizer.scale, self.normalizer.shift)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint's weights, slots and step count into the plan.
+
+        Raises CheckpointError, before any weight changes, when it belongs to another network.
+        """
+        checkpoint.check_fit(self.plan.export_params(), self.plan.export_slots())
+        self.plan.load_params(checkpoint.params)
+        self.plan.load_slots(checkpoint.slots)
+        self.plan.step_count = checkpoint.metadata.progress.step

@@ -1,0 +1,150 @@
+"""What a run writes down as it goes: metrics, which repeat bit for bit, and timings, which do not.
+
+    metrics.jsonl   {"type": "step", ...} and {"type": "epoch", ...}, one object a line
+    metrics.csv     a row an epoch
+    timing.csv      a row an epoch
+    timing.json     seconds over the whole life of the run; they add up
+
+A resumed run cuts the metrics back to the lengths that its checkpoint recorded and so
+ends with the bytes of a run that was never stopped. Nothing clocked goes into metrics.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+from pydantic import BaseModel, Field, NonNegativeFloat, ValidationError
+
+from cnnctl.errors import RunError
+from cnnctl.train.atomic import AppendedFile, reporting_os_errors
+from cnnctl.train.observer import Scores
+from cnnctl.train.run_directory import RunDirectory
+
+NEW_FILES = {
+    "metrics.jsonl": b"",
+    "metrics.csv": b"epoch,step,train_loss,train_accuracy,validation_loss,validation_accuracy\n",
+    "timing.csv": b"epoch,train_seconds,evaluation_seconds,images_per_second\n",
+    "timing.json": b"{}\n",
+}
+"""What the files hold before the first step."""
+
+
+class Metrics:
+    """The two metrics files of a run, open for appending."""
+
+    def __init__(self, directory: Path, jsonl_bytes: int, csv_bytes: int) -> None:
+        """Cut the files to these lengths. Raises RunError when they are shorter."""
+        self._lines = AppendedFile(directory / "metrics.jsonl", jsonl_bytes)
+        self._table = AppendedFile(directory / "metrics.csv", csv_bytes)
+
+    def add_step(self, step: int, epoch: int, loss: float, accuracy: float, lr: float) -> None:
+        """One step's own loss and accuracy, on its batch before the update."""
+        self._add_line(type="step", step=step, epoch=epoch, loss=loss, accuracy=accuracy, lr=lr)
+
+    def add_epoch(self, step: int, epoch: int, train: Scores, validation: Scores | None) -> None:
+        """Both splits at the end of an epoch."""
+        splits = {"train": train, "validation": validation}
+        scores = {name: s and {"loss": s.loss, "accuracy": s.accuracy} for name, s in splits.items()}
+        self._add_line(type="epoch", step=step, epoch=epoch, **scores)
+        held_out = (validation.loss, validation.accuracy) if validation else ("", "")
+        self._table.append(",".join(map(str, (epoch, step, train.loss, train.accuracy, *held_out))) + "\n")
+
+    def sync(self) -> tuple[int, int]:
+        """Put both on disk; returns their lengths in bytes, metrics.jsonl first."""
+        return self._lines.sync(), self._table.sync()
+
+    def close(self) -> None:
+        """Close both."""
+        self._lines.close()
+        self._table.close()
+
+    def _add_line(self, **values: object) -> None:
+        self._lines.append(json.dumps(values) + "\n")
+
+
+class Seconds(BaseModel):
+    """Wall clock by what it went into."""
+
+    train_seconds: NonNegativeFloat = 0.0
+    evaluation_seconds: NonNegativeFloat = 0.0
+    checkpoint_seconds: NonNegativeFloat = 0.0
+
+
+class TimingFile(BaseModel):
+    """timing.json.
+
+    Attributes:
+        seconds: all of the run so far.
+        run: the same in parts.
+        epoch: the parts of what came after the last epoch that ended.
+    """
+
+    seconds: NonNegativeFloat = 0.0
+    run: Seconds = Field(default_factory=Seconds)
+    epoch: Seconds = Field(default_factory=Seconds)
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> "TimingFile":
+        """Raises RunError when it cannot be read."""
+        try:
+            return cls.model_validate_json(run.read_text("timing.json"))
+        except ValidationError as error:
+            raise RunError(f"{run.path / 'timing.json'}: {error.errors()[0]['msg']}") from error
+
+
+class Timing:
+    """A clock that always runs for one activity or another, so that its parts add up."""
+
+    def __init__(self, run: RunDirectory, epochs: int) -> None:
+        """Go on from the files of a run that has finished that many epochs."""
+        self._run = run
+        self._state = TimingFile.read(run)
+        path = run.path / "timing.csv"
+        with reporting_os_errors(path):
+            rows = path.read_bytes().splitlines(keepends=True)[: 1 + epochs]
+        self._table = AppendedFile(path, sum(map(len, rows)))
+        self._activity, self._since = "train_seconds", perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run so far."""
+        self._switch(self._activity)
+        return self._state.seconds
+
+    @contextmanager
+    def measure(self, activity: Literal["evaluation", "checkpoint"]) -> Iterator[None]:
+        """Count the block's time for that, and what comes after it as what came before it."""
+        before = self._switch(f"{activity}_seconds")
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def end_epoch(self, epoch: int, images: int) -> float:
+        """Write an epoch's row; returns the seconds of its steps and its evaluation."""
+        self._switch(self._activity)
+        train, evaluation = self._state.epoch.train_seconds, self._state.epoch.evaluation_seconds
+        self._state.epoch = Seconds()
+        self._table.append(f"{epoch},{train:.6f},{evaluation:.6f},{images / train:.1f}\n")
+        return train + evaluation
+
+    def save(self) -> None:
+        """Replace timing.json."""
+        self._switch(self._activity)
+        self._run.write_json("timing.json", self._state.model_dump())
+
+    def close(self) -> None:
+        """Close timing.csv."""
+        self._table.close()
+
+    def _switch(self, activity: str) -> str:
+        before, now = self._activity, perf_counter()
+        elapsed = now - self._since
+        self._state.seconds += elapsed
+        for seconds in (self._state.run, self._state.epoch):
+            setattr(seconds, before, getattr(seconds, before) + elapsed)
+        self._activity, self._since = activity, now
+        return before

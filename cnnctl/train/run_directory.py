@@ -1,0 +1,198 @@
+"""The run directory: one folder that anyone can read, resume, compare and trust.
+
+    runs/20260131-235959-mnist-simple-7f3a/
+      config.yaml     as it was given             resolved.yaml  with everything filled in
+      env.json        what it was made with       status.json    where it stands
+      log.txt         what happened, with times   lock           held while somebody trains
+      metrics.jsonl   metrics.csv                 timing.json    timing.csv
+      checkpoints/    eval/
+
+A directory is complete before the first step: status.json comes last, and without it a
+directory is no run. No name is ever used twice, and one process at a time trains in it.
+What a checkpoint holds and what a metric means is not known here.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from cnnctl.errors import RunError
+from cnnctl.train.atomic import remove_leftovers, reporting_os_errors, sync_directory, write_atomically
+
+State = Literal["running", "finished", "interrupted", "failed", "diverged"]
+_ATTEMPTS = 100
+
+
+class Status(BaseModel):
+    """Where a run stands. "running" in a directory that nobody has locked means: killed.
+
+    Attributes:
+        step, epoch: steps and epochs done.
+        pid: the process that trains, or trained last.
+        started, updated: UTC, ISO 8601.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: State
+    step: NonNegativeInt
+    epoch: NonNegativeInt
+    pid: int
+    started: str
+    updated: str
+
+
+class RunDirectory:
+    """A run directory that is there already; `create` makes a new one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.evaluations = path / "eval"
+
+    @classmethod
+    @contextmanager
+    def create(
+        cls, runs_dir: Path, name: str, files: Mapping[str, bytes | bytearray]
+    ) -> Iterator["RunDirectory"]:
+        """Make `<runs_dir>/<UTC time>-<name>-<4 hex>/` with these files, and hold its lock.
+
+        Raises RunError when the disk refuses; the directory is gone again then.
+        """
+        run = cls(_make_directory(runs_dir, name))
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(run.locked())
+                run._fill(files)
+                with reporting_os_errors(runs_dir):
+                    sync_directory(runs_dir)
+            except BaseException:
+                shutil.rmtree(run.path, ignore_errors=True)
+                raise
+            yield run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only one who trains here. The lock is freed even by a holder's death.
+
+        Raises RunError when somebody else holds it.
+        """
+        path = self.path / "lock"
+        with reporting_os_errors(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            with reporting_os_errors(path):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    holder = os.read(descriptor, 32).decode(errors="replace")
+                    raise RunError(
+                        f"{self.path}: process {holder} is training in it; wait or stop it"
+                    ) from None
+                os.truncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())
+            for directory in (self.path, self.checkpoints, self.evaluations):
+                remove_leftovers(directory)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def read_text(self, file: str) -> str:
+        """A file of the directory. Raises RunError when it cannot be read."""
+        path = self.path / file
+        with reporting_os_errors(path):
+            return path.read_text(encoding="utf-8", errors="replace")
+
+    def read_status(self) -> Status:
+        """Raises RunError when there is no run here or its status is damaged."""
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: there is no such run directory")
+        try:
+            return Status.model_validate_json(self.read_text("status.json"))
+        except ValidationError as error:
+            raise RunError(f"{self.path / 'status.json'}: {error.errors()[0]['msg']}") from error
+
+    def write_status(self, state: State, step: int, epoch: int) -> None:
+        """Replace status.json; the time of the start stays what it was."""
+        now = read_clock().isoformat(timespec="seconds")
+        started = self.read_status().started if (self.path / "status.json").exists() else now
+        status = Status(state=state, step=step, epoch=epoch, pid=os.getpid(), started=started, updated=now)
+        self.write_json("status.json", status.model_dump())
+
+    def write_json(self, file: str, document: Mapping[str, object]) -> None:
+        """Write one document, whole or not at all."""
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.path / file, text.encode())
+
+    def log(self, message: str) -> None:
+        """Add a line with the time to log.txt."""
+        path = self.path / "log.txt"
+        with reporting_os_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(f"{read_clock().isoformat(timespec='milliseconds')} {message}\n")
+
+    def _fill(self, files: Mapping[str, bytes | bytearray]) -> None:
+        for directory in (self.checkpoints, self.evaluations):
+            with reporting_os_errors(directory):
+                directory.mkdir()
+        for file, content in files.items():
+            write_atomically(self.path / file, content)
+        self.log("created")
+        self.write_status("running", 0, 0)
+
+
+def find_run(run: str, runs_dir: Path) -> Path:
+    """The directory meant by a path, by a run's name or the only one that starts so, or by "latest".
+
+    Raises RunError, with the names that come near, when there is none or more than one.
+    """
+    if (Path(run) / "status.json").is_file():
+        return Path(run)
+    runs = {path.parent.name: path.parent for path in sorted(runs_dir.glob("*/status.json"))}
+    if run == "latest" and runs:
+        return max(runs.values(), key=_get_age)
+    found = [run] if run in runs else [name for name in runs if run and name.startswith(run)]
+    if len(found) == 1:
+        return runs[found[0]]
+    if found:
+        raise RunError(f"run: {run!r} could be {_join_names(found)}")
+    near = get_close_matches(run, runs, n=3, cutoff=0.4)
+    hint = f"near: {_join_names(near)}" if near else f"{len(runs)} runs are there"
+    raise RunError(f"run: {run!r} is neither a run directory nor the name of one under {runs_dir}; {hint}")
+
+
+def _get_age(path: Path) -> tuple[str, int]:
+    return path.name[:15], (path / "config.yaml").stat().st_mtime_ns
+
+
+def _join_names(names: list[str], most: int = 3) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _make_directory(runs_dir: Path, name: str) -> Path:
+    with reporting_os_errors(runs_dir):
+        runs_dir.mkdir(parents=True, exist_ok=True)
+    for _ in range(_ATTEMPTS):
+        path = runs_dir / f"{read_clock():%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
+        with reporting_os_errors(path):
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+        return path
+    raise RunError(f"{runs_dir}: {_ATTEMPTS} names for a new run were all taken")
+
+
+def read_clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)

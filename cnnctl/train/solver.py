@@ -1,0 +1,209 @@
+"""The solver: steps, epochs, checkpoints, and every way a run can end.
+
+One `Solver` takes one run from where its progress stands to its end. A run that was
+stopped or killed and goes on passes through the same states as one that was not: the
+order of the images is a pure function of seed and epoch, and all else is in the
+checkpoint. A number that is not finite ends the run, and no checkpoint holds one. Reads
+no configuration file, decides nothing about the network, prints nothing.
+"""
+
+import os
+import shlex
+from contextlib import closing, suppress
+from math import isfinite
+from time import perf_counter
+
+import numpy as np
+
+from cnnctl.errors import Diverged, Interrupted, RunError
+from cnnctl.train.checkpoint import BEST, LAST, Progress, save_checkpoint
+from cnnctl.train.evaluate import Evaluation, evaluate_split, write_evaluation
+from cnnctl.train.experiment import SPLITS, Experiment
+from cnnctl.train.metrics import Metrics, Timing
+from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo, Summary
+from cnnctl.train.run_directory import RunDirectory, State
+from cnnctl.train.signals import StopRequest
+
+_REPORT_SECONDS = 0.1
+_STATES: dict[type[BaseException], State] = {Interrupted: "interrupted", Diverged: "diverged"}
+
+
+class Solver:
+    """Trains an experiment in a locked run directory.
+
+    Args:
+        progress: where the experiment's plan stands. The metrics files are cut to it.
+        stop: looked at between two steps.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        experiment: Experiment,
+        progress: Progress,
+        *,
+        observer: Observer,
+        stop: StopRequest,
+    ) -> None:
+        self._run = run
+        self._experiment = experiment
+        self._progress = progress
+        self._observer = observer
+        self._stop = stop
+        self._settings = experiment.config.solver
+        self._lr = self._settings.optimizer.lr
+        self._steps_per_epoch = experiment.batches.steps_per_epoch
+        steps = self._settings.epochs * self._steps_per_epoch
+        self._total_steps = min(steps, self._settings.max_steps or steps)
+        self._epochs = -(-self._total_steps // self._steps_per_epoch)
+        self._metrics = Metrics(run.path, progress.jsonl_bytes, progress.csv_bytes)
+        self._timing = Timing(run, progress.epoch)
+        self._reported_at, self._unreported_images = perf_counter(), 0
+
+    def run(self) -> None:
+        """Train to the end, then evaluate the final weights on every split.
+
+        Raises Interrupted after a signal and Diverged after a number that is not finite.
+        status.json tells how it ended, whatever the way.
+        """
+        # Numbers that stop being finite are found and told below, not warned of by numpy.
+        with closing(self._metrics), closing(self._timing), np.errstate(all="ignore"):
+            try:
+                evaluation = self._solve()
+            except BaseException as error:
+                with suppress(RunError):  # what stopped the run is the error to tell
+                    self._record_end(_STATES.get(type(error), "failed"), str(error) or repr(error))
+                raise
+            self._record_end("finished", "finished", evaluation)
+
+    def _solve(self) -> Evaluation:
+        progress, experiment = self._progress, self._experiment
+        self._run.write_status("running", progress.step, progress.epoch)
+        self._run.log(f"training from step {progress.step} of {self._total_steps}")
+        self._observer.on_start(
+            RunInfo(
+                run=self._run.path,
+                total_steps=self._total_steps,
+                steps_per_epoch=self._steps_per_epoch,
+                epochs=self._epochs,
+                batch_size=experiment.batches.batch_size,
+                start_step=progress.step,
+                memory_bytes=experiment.plan.memory_bytes,
+                parameter_count=experiment.network.parameter_count,
+                threads=experiment.backend.threads,
+                backend=experiment.backend.name,
+            )
+        )
+        while progress.epoch < self._epochs:
+            self._train_epoch()
+            self._end_epoch()
+        evaluation = Evaluation(step=progress.step, **{name: self._evaluate(name) for name in SPLITS})
+        write_evaluation(self._run, "last", evaluation)
+        return evaluation
+
+    def _train_epoch(self) -> None:
+        progress, every = self._progress, self._settings.checkpoint_every
+        self._reported_at, self._unreported_images = perf_counter(), 0
+        first_step = progress.epoch * self._steps_per_epoch
+        while progress.position < min(self._steps_per_epoch, self._total_steps - first_step):
+            self._take_step()
+            if every and progress.step % every == 0:
+                self._save(LAST)
+            self._stop_if_asked()
+
+    def _take_step(self) -> None:
+        progress = self._progress
+        x, labels = self._experiment.batches.batch(progress.epoch, progress.position)
+        result = self._experiment.plan.step(x, labels)
+        if not isfinite(result.loss):
+            raise self._describe_divergence(f"the loss of step {progress.step + 1} is {result.loss}")
+        images = len(labels)
+        progress.step += 1
+        progress.position += 1
+        progress.images += images
+        progress.correct += result.correct
+        progress.loss_sum += result.loss * images
+        if progress.step == 1 or progress.step % self._settings.log_every == 0:
+            self._metrics.add_step(
+                progress.step, progress.epoch + 1, result.loss, result.correct / images, self._lr
+            )
+        self._report_step(result.loss, images)
+
+    def _report_step(self, loss: float, images: int) -> None:
+        """Tell the observer, but not so often that it costs anything."""
+        self._unreported_images += images
+        progress, now = self._progress, perf_counter()
+        elapsed = now - self._reported_at
+        if elapsed < _REPORT_SECONDS and progress.step < self._total_steps:
+            return
+        accuracy = progress.correct / progress.images
+        speed = self._unreported_images / elapsed
+        self._observer.on_step(StepInfo(progress.step, progress.epoch + 1, loss, accuracy, speed))
+        self._reported_at, self._unreported_images = now, 0
+
+    def _end_epoch(self) -> None:
+        progress = self._progress
+        images = progress.images
+        train = Scores(progress.loss_sum / images, progress.correct / images, images)
+        validation = self._evaluate("validation")
+        epoch = progress.epoch + 1
+        self._metrics.add_epoch(progress.step, epoch, train, validation)
+        progress.epoch, progress.position = epoch, 0
+        progress.images, progress.correct, progress.loss_sum = 0, 0, 0.0
+        seconds = self._timing.end_epoch(epoch, images)
+
+        # `best` goes first: if it alone is written, the epoch is done again and ends alike.
+        names = []
+        if validation and (progress.best_accuracy is None or validation.accuracy > progress.best_accuracy):
+            progress.best_accuracy = validation.accuracy
+            names.append(BEST)
+        if self._settings.checkpoint_every is None or epoch == self._epochs:
+            names.append(LAST)
+        if names:
+            self._save(*names)
+        self._observer.on_epoch(EpochInfo(epoch, self._epochs, train, validation, seconds))
+
+    def _evaluate(self, name: str) -> Scores | None:
+        with self._timing.measure("evaluation"):
+            return evaluate_split(self._experiment, name, self._stop_if_asked)
+
+    def _stop_if_asked(self) -> None:
+        if self._stop.signal_number is None:
+            return
+        self._save(LAST)
+        data_dir = self._experiment.data_dir
+        options = ["--data-dir", os.fspath(data_dir)] if data_dir else []
+        resume = shlex.join(["cnnctl", "train", "--resume", str(self._run.path), *options])
+        step = f"step {self._progress.step} of {self._total_steps}"
+        raise Interrupted(f"stopped after {step}; go on with: {resume}", self._stop.signal_number)
+
+    def _save(self, *names: str) -> None:
+        """Write the state as these checkpoints. Raises Diverged rather than save a NaN."""
+        progress = self._progress
+        with self._timing.measure("checkpoint"):
+            progress.jsonl_bytes, progress.csv_bytes = self._metrics.sync()
+            checkpoint = self._experiment.capture(progress)
+            if key := checkpoint.find_nonfinite():
+                raise self._describe_divergence(f"{key} is not finite after step {progress.step}")
+            content = checkpoint.pack()
+            if LAST in names:
+                self._timing.save()
+                self._run.write_status("running", progress.step, progress.epoch)
+            for name in names:
+                save_checkpoint(self._run.checkpoints, content, name)
+
+    def _describe_divergence(self, what: str) -> Diverged:
+        key = self._experiment.plan.find_nonfinite()
+        where = f"; {key} or its gradient is not finite" if key else ""
+        return Diverged(f"diverged: {what}{where}; try a learning rate below {self._lr}")
+
+    def _record_end(self, state: State, message: str, evaluation: Evaluation | None = None) -> None:
+        progress = self._progress
+        scores = evaluation.scores if evaluation else {}
+        summary = Summary(self._run.path, state, progress.step, self._timing.seconds, scores)
+        try:
+            self._timing.save()
+            self._run.write_status(state, progress.step, progress.epoch)
+            self._run.log(message)
+        finally:
+            self._observer.on_done(summary)

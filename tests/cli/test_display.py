@@ -1,0 +1,187 @@
+"""What is printed where: tables, JSON, messages, bars on a terminal and lines off it."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cnnctl.cli import display
+from cnnctl.cli.display import DownloadProgress, TrainProgress
+from cnnctl.train.observer import EpochInfo, RunInfo, Scores, StepInfo, Summary
+
+Capture = pytest.CaptureFixture[str]
+
+RUN = RunInfo(
+    run=Path("runs/x"),
+    total_steps=40,
+    steps_per_epoch=20,
+    epochs=2,
+    batch_size=50,
+    start_step=0,
+    memory_bytes=3 * 2**20,
+    parameter_count=12_345,
+    threads=1,
+    backend="fast",
+)
+STEP = StepInfo(step=10, epoch=1, loss=2.25, accuracy=0.5, images_per_second=1234.0)
+EPOCH = EpochInfo(1, 2, train=Scores(1.5, 0.25), validation=Scores(1.25, 0.5), seconds=3.0)
+ROWS = [("train", "0.1234", "98.73 %", "60,000"), ("test", None, "7.5 %", "10")]
+
+
+@pytest.fixture
+def on_terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Capture]:
+    """To be called within the test: both standard streams say they are a terminal."""
+
+    def pretend() -> Capture:
+        for stream in sys.stdout, sys.stderr:
+            monkeypatch.setattr(stream, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        return capsys
+
+    return pretend
+
+
+class TestTable:
+    """Aligned text off a terminal, a rich table on it."""
+
+    PLAIN = (
+        "Scores\n"
+        "split    loss  accuracy  images\n"
+        "train  0.1234   98.73 %  60,000\n"
+        "test        -     7.5 %      10\n"
+    )
+
+    def test_through_a_pipe(self, capsys: Capture) -> None:
+        display.print_table("Scores", ("split", "loss", "accuracy", "images"), ROWS)
+        assert capsys.readouterr() == (self.PLAIN, "")
+
+    @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", ""), ("NO_COLOR", "1"), ("TERM", "dumb")])
+    def test_on_a_terminal_that_wants_plain_text(
+        self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    ) -> None:
+        terminal = on_terminal()
+        monkeypatch.setenv(variable, value)
+        display.print_table("Scores", ("split", "loss", "accuracy", "images"), ROWS)
+        assert terminal.readouterr().out == self.PLAIN
+
+    def test_on_a_terminal(self, on_terminal: Callable[[], Capture]) -> None:
+        terminal = on_terminal()
+        display.print_table("Scores", ("split", "[b]loss"), [("[red]train", "1.5")])
+        shown = terminal.readouterr().out
+        assert "\x1b[" in shown
+        assert "[b]loss" in shown
+        assert "[red]train" in shown
+
+    def test_without_rows(self, capsys: Capture) -> None:
+        display.print_table("", ("a", "b"), [])
+        assert capsys.readouterr().out == "a  b\n"
+
+
+class TestText:
+    """Data on stdout, words about it on stderr."""
+
+    def test_json_knows_no_nan(self, capsys: Capture) -> None:
+        display.print_json({"schema": 1, "loss": math.nan, "all": [math.inf, (1.5, None)], "name": "é"})
+        out, err = capsys.readouterr()
+        assert json.loads(out) == {"schema": 1, "loss": None, "all": [None, [1.5, None]], "name": "é"}
+        assert err == ""
+
+    def test_text_ends_in_one_newline(self, capsys: Capture) -> None:
+        display.print_text("a")
+        display.print_text("b\n")
+        assert capsys.readouterr() == ("a\nb\n", "")
+
+    def test_messages(self, capsys: Capture) -> None:
+        display.note("one\ntwo \x1b[2J")
+        display.warn("odd\nvery")
+        display.error("no  such\r\n file")
+        assert capsys.readouterr() == (
+            "",
+            "one\ntwo \\x1b[2J\ncnnctl: warning: odd very\ncnnctl: error: no  such file\n",
+        )
+
+
+class TestTrainProgress:
+    """A line an epoch and one per interval off a terminal; a bar on it."""
+
+    def test_off_a_terminal(self, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = 0.0
+        monkeypatch.setattr(display, "monotonic", lambda: now)
+        with TrainProgress() as progress:
+            progress.on_start(RUN)
+            for now in (1.0, 9.0, 11.0, 12.0):  # noqa: B007 (the clock reads it)
+                progress.on_step(STEP)
+            progress.on_epoch(EPOCH)
+            progress.on_warning("odd")
+            progress.on_done(Summary(Path("runs/x"), "finished", 40, 6.0))
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.splitlines() == [
+            "runs/x: 12,345 parameters, 3.0 MiB of memory, 40 steps of 50 images, fast on 1 thread",
+            "epoch 1/2, step 10/40: loss 2.2500, accuracy 50.00 %, 1,234 images/s",
+            "epoch 1/2: loss 1.5000, accuracy 25.00 %; validation loss 1.2500, accuracy 50.00 %; 3.0 s",
+            "cnnctl: warning: odd",
+        ]
+
+    def test_on_a_terminal(self, on_terminal: Callable[[], Capture]) -> None:
+        terminal = on_terminal()
+        with TrainProgress() as progress:
+            progress.on_start(RUN)
+            progress.on_step(STEP)
+            progress.on_epoch(EPOCH)
+            progress.on_step(STEP)
+        shown = terminal.readouterr().err
+        assert "epoch 1/2:" in shown
+        assert "epoch 1/2  25%|" in shown
+        assert "loss 2.2500, accuracy 50.00 %, 1,234 images/s" in shown
+        assert "\nepoch 1/2: loss 1.5000, accuracy 25.00 %; validation" in shown.replace("\r", "\n")
+
+    def test_the_bar_is_gone_when_an_error_is_shown(self, on_terminal: Callable[[], Capture]) -> None:
+        terminal = on_terminal()
+        with TrainProgress() as progress:
+            progress.on_start(RUN)
+        display.error("diverged")
+        assert terminal.readouterr().err.split("\r")[-1] == "cnnctl: error: diverged\n"
+
+    def test_a_resumed_run_and_one_without_validation(self, capsys: Capture) -> None:
+        progress = TrainProgress()
+        progress.on_start(RunInfo(Path("r"), 40, 20, 2, 50, 30, 512, 1, 2, "naive"))
+        progress.on_epoch(EpochInfo(2, 2, Scores(math.nan, 0.1), None, 0.25))
+        assert capsys.readouterr().err.splitlines() == [
+            "r: 1 parameters, 512 B of memory, 40 steps of 50 images, naive on 2 threads",
+            "going on from step 30",
+            "epoch 2/2: loss nan, accuracy 10.00 %; 0.2 s",
+        ]
+
+
+class TestDownloadProgress:
+    """One line a file and one per interval off a terminal; a bar on it."""
+
+    def test_off_a_terminal(self, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = 0.0
+        monkeypatch.setattr(display, "monotonic", lambda: now)
+        with DownloadProgress() as progress:
+            progress("a.gz", 0, 2048)
+            now = 11.0
+            progress("a.gz", 1024, 2048)
+            progress("a.gz", 2048, 2048)
+            progress("b.gz", 10, 10)
+        assert capsys.readouterr().err.splitlines() == [
+            "downloading a.gz (2.0 KiB)",
+            "downloading a.gz: 50%",
+            "downloading b.gz (10 B)",
+        ]
+
+    def test_on_a_terminal(self, on_terminal: Callable[[], Capture]) -> None:
+        terminal = on_terminal()
+        with DownloadProgress() as progress:
+            progress("a.gz", 0, 2048)
+            progress("a.gz", 1024, 2048)
+        shown = terminal.readouterr().err
+        assert "a.gz:" in shown
+        assert "/2.00k" in shown

@@ -1,0 +1,189 @@
+"""The entry point: help without heavy imports, and one line with an exit code for every failure."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cnnctl.cli import main as cli_main
+from cnnctl.cli.main import COMMANDS, cli
+from cnnctl.errors import (
+    BackendError,
+    CheckFailed,
+    CnnctlError,
+    ConfigError,
+    DataError,
+    Diverged,
+    Interrupted,
+    ShapeError,
+)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fail_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Make `cnnctl info` raise this."""
+
+    def plant(error: BaseException) -> None:
+        @click.command()
+        def info() -> None:
+            raise error
+
+        monkeypatch.setattr(cli_main, "import_module", lambda _: type("module", (), {"info": info}))
+
+    return plant
+
+
+class TestHelp:
+    """What is shown without running anything."""
+
+    def test_it_lists_every_command(self) -> None:
+        result = CliRunner().invoke(cli, ["--help"])
+        assert result.exit_code == 0
+        for name, (_, _, line) in COMMANDS.items():
+            assert any(name in shown and line in shown for shown in result.output.splitlines())
+
+    def test_it_imports_nothing_heavy(self) -> None:
+        script = (
+            "import sys\nfrom cnnctl.cli.main import main\ncode = main(['--help'])\n"
+            "heavy = {'numpy', 'pydantic', 'yaml', 'rich', 'tqdm', 'PIL', 'safetensors'}\n"
+            "sys.exit(repr(heavy & set(sys.modules)) if code or heavy & set(sys.modules) else 0)"
+        )
+        root = Path(__file__).parents[2]
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_command_is_there(self, name: str) -> None:
+        module, attribute, _ = COMMANDS[name]
+        assert isinstance(getattr(import_module(module), attribute), click.Command)
+
+    def test_a_command_or_group_alone_shows_its_help(self, run_main: Run) -> None:
+        for args in [], ["config"]:
+            code, out, err = run_main(*args)
+            assert (code, out) == (2, "")
+            assert err.startswith("Usage: cnnctl")
+
+    def test_version(self, run_main: Run) -> None:
+        code, out, err = run_main("--version")
+        assert (code, err) == (0, "")
+        assert out.startswith("cnnctl ")
+
+
+class TestUsage:
+    """What click finds: one line, exit code 2."""
+
+    @pytest.mark.parametrize(
+        ("args", "line"),
+        [
+            (["trian"], "'trian' is not a command; did you mean train?"),
+            (["x"], "'x' is not a command; known: train, eval, config, data, info"),
+            (["--vesion"], "No such option"),
+            (["config", "show"], "Missing argument 'FILE'."),
+            (["config", "show", "a", "b"], "Got unexpected extra argument (b)"),
+        ],
+    )
+    def test_one_line(self, run_main: Run, args: list[str], line: str) -> None:
+        code, out, err = run_main(*args)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"cnnctl: error: {line}")
+
+
+class TestFailures:
+    """What a command raises: one line, the error's exit code."""
+
+    @pytest.mark.parametrize(
+        ("error", "code", "line"),
+        [
+            (CnnctlError("no"), 1, "error: no"),
+            (ConfigError("f:1:1: no"), 2, "error: f:1:1: no"),
+            (ShapeError("no"), 2, "error: no"),
+            (DataError("no"), 1, "error: no"),
+            (BackendError("no"), 1, "error: no"),
+            (CheckFailed("no"), 3, "error: no"),
+            (Diverged("no"), 4, "error: no"),
+            (Interrupted("stopped", 2), 130, "error: stopped"),
+            (Interrupted("stopped", 15), 143, "error: stopped"),
+            (KeyboardInterrupt(), 130, "error: interrupted"),
+            (
+                FileNotFoundError(2, "No such file or directory", "a.npz"),
+                1,
+                "error: a.npz: No such file or directory",
+            ),
+            (OSError(28, "No space left on device"), 1, "error: No space left on device"),
+            (OSError("timed out"), 1, "error: timed out"),
+            (MemoryError("3 TiB"), 1, "error: out of memory (3 TiB); a smaller solver.batch_size needs less"),
+            (MemoryError(), 1, "error: out of memory; a smaller solver.batch_size needs less"),
+            (CnnctlError("two\n  lines\x1b[31m"), 1, r"error: two lines\x1b[31m"),
+        ],
+    )
+    def test_one_line(
+        self,
+        run_main: Run,
+        fail_with: Callable[[BaseException], None],
+        error: BaseException,
+        code: int,
+        line: str,
+    ) -> None:
+        fail_with(error)
+        done, out, err = run_main("info")
+        assert (done, out, err.strip("\n")) == (code, "", f"cnnctl: {line}")
+
+    def test_an_internal_error(
+        self,
+        run_main: Run,
+        fail_with: Callable[[BaseException], None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.delenv("CNNCTL_DEBUG", raising=False)
+        fail_with(ZeroDivisionError("by zero"))
+        code, out, err = run_main("info")
+        assert (code, out) == (1, "")
+        assert err == (
+            "cnnctl: internal error: ZeroDivisionError: by zero; "
+            "please report it, with CNNCTL_DEBUG=1 for the traceback\n"
+        )
+        monkeypatch.setenv("CNNCTL_DEBUG", "1")
+        code, _, err = run_main("info")
+        assert code == 1
+        assert err.startswith("Traceback")
+        assert err.endswith("cnnctl: internal error: ZeroDivisionError: by zero; please report it\n")
+
+    def test_a_click_runner_sees_the_error_itself(self) -> None:
+        result = CliRunner().invoke(cli, ["config", "show", "no.yaml"])
+        assert isinstance(result.exception, ConfigError)
+
+
+class TestProcess:
+    """What only a process of its own can show."""
+
+    def test_a_missing_config(self, run_process: Run, tmp_path: Path) -> None:
+        code, out, err = run_process("config", "show", tmp_path / "no.yaml")
+        assert (code, out, err) == (2, "", f"cnnctl: error: {tmp_path}/no.yaml: no such file\n")
+
+    def test_a_name_that_is_no_text(self, run_process: Run, tmp_path: Path) -> None:
+        name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.yaml")
+        code, out, err = run_process("config", "show", name)
+        assert (code, out, err) == (2, "", f"cnnctl: error: {tmp_path}/\\udcff.yaml: no such file\n")
+
+    def test_a_full_disk(self, run_process: Run) -> None:
+        with open("/dev/full", "w") as full:
+            code, _, err = run_process("--version", stdout=full.fileno())
+        assert (code, err) == (1, "cnnctl: error: No space left on device\n")
+
+    def test_a_reader_that_left(self, run_process: Run) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        code, _, err = run_process("--version", stdout=writer)
+        os.close(writer)
+        assert (code, err) == (1, "")

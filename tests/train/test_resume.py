@@ -1,0 +1,214 @@
+"""A run that was stopped, killed or robbed of its last checkpoint ends as an unbroken one, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cnnctl.errors import CheckpointError, ConfigError, Interrupted, RunError
+from cnnctl.train.api import train
+from cnnctl.train.checkpoint import LAST, load_checkpoint
+from cnnctl.train.observer import Observer
+from cnnctl.train.run_directory import RunDirectory
+
+STEPS_PER_EPOCH, TOTAL_STEPS = 7, 21
+
+
+@pytest.fixture
+def runs_dir(tmp_path):
+    return tmp_path / "runs"
+
+
+class Warnings(Observer):
+    def __init__(self):
+        self.messages = []
+
+    def on_warning(self, message):
+        self.messages.append(message)
+
+
+def resume(runs_dir):
+    return train(resume="latest", runs_dir=runs_dir)
+
+
+class TestSignals:
+    @pytest.mark.parametrize("step", [1, 4, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, TOTAL_STEPS])
+    def test_stopped_after_a_step(self, config, runs_dir, unbroken, read_outcome, signal_at, step):
+        signal_at(step)
+        with pytest.raises(Interrupted):
+            train(config, runs_dir=runs_dir)
+        assert read_outcome(resume(runs_dir).path) == unbroken
+
+    @pytest.mark.parametrize("batch", [1, 2, 6, 7, 12], ids=lambda batch: f"batch {batch} of evaluation")
+    def test_stopped_while_evaluating(self, config, runs_dir, unbroken, read_outcome, signal_at, batch):
+        signal_at(batch, method="evaluate")
+        with pytest.raises(Interrupted):
+            train(config, runs_dir=runs_dir)
+        assert read_outcome(resume(runs_dir).path) == unbroken
+
+    def test_stopped_five_times(self, config, runs_dir, unbroken, read_outcome, signal_at):
+        signal_at(3)
+        with pytest.raises(Interrupted):
+            train(config, runs_dir=runs_dir)
+        for _ in range(4):
+            signal_at(3)
+            with pytest.raises(Interrupted):
+                resume(runs_dir)
+        assert read_outcome(resume(runs_dir).path) == unbroken
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_says_how_to_go_on_and_leaves_the_handlers_as_they_were(
+        self, config, runs_dir, signal_at, number
+    ):
+        handler = signal.getsignal(number)
+        signal_at(4, number)
+        with pytest.raises(Interrupted) as caught:
+            train(config, runs_dir=runs_dir)
+        (path,) = runs_dir.iterdir()
+        assert str(caught.value) == f"stopped after step 4 of 21; go on with: cnnctl train --resume {path}"
+        assert caught.value.exit_code == 128 + number
+        assert RunDirectory(path).read_status().state == "interrupted"
+        assert signal.getsignal(number) == handler
+
+    def test_the_way_on_names_the_data_directory_that_was_given(self, config, runs_dir, signal_at, tmp_path):
+        signal_at(1)
+        with pytest.raises(Interrupted, match=f"--data-dir {tmp_path}$"):
+            train(config, runs_dir=runs_dir, data_dir=tmp_path)
+
+    def test_a_second_signal_changes_nothing(self, config, runs_dir, unbroken, read_outcome, signal_at):
+        signal_at(4, signal.SIGTERM)
+        signal_at(4, signal.SIGINT)
+        with pytest.raises(Interrupted) as caught:
+            train(config, runs_dir=runs_dir)
+        assert caught.value.exit_code == 130
+        assert read_outcome(resume(runs_dir).path) == unbroken
+
+    def test_on_the_fast_backend(self, config, runs_dir, tmp_path, read_outcome, signal_at):
+        config["engine"] = {"backend": "fast", "threads": 2, "seed": 1}
+        unbroken = read_outcome(train(config, runs_dir=tmp_path / "unbroken").path)
+        signal_at(10)
+        with pytest.raises(Interrupted):
+            train(config, runs_dir=runs_dir)
+        assert read_outcome(resume(runs_dir).path) == unbroken
+
+
+class TestKills:
+    SCRIPT = """if True:
+        import json, os, signal, sys
+        from cnnctl.nn.plan import Plan
+        from cnnctl.train.api import train
+
+        config, runs_dir, owner, method, counts = json.loads(sys.argv[1])
+        owner = {"os": os, "Plan": Plan}[owner]
+        for count in counts:
+            if os.fork() == 0:
+                original, calls = getattr(owner, method), []
+
+                def call(*args, **kwargs):
+                    calls.append(None)
+                    if len(calls) == count:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return original(*args, **kwargs)
+
+                setattr(owner, method, call)
+                train(config, runs_dir=f"{runs_dir}/{count}")
+                os._exit(0)
+            os.wait()
+    """
+
+    def kill(self, config, runs_dir, owner, method, counts):
+        """Start a run for each count, killed by SIGKILL in that call of os.<method> or Plan.<method>.
+
+        Returns their directories: <runs_dir>/<count>/<run>. The children are forked off a
+        process that has no threads, which one that has computed something may have.
+        """
+        argument = json.dumps([config, str(runs_dir), owner, method, counts])
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, "-c", self.SCRIPT, argument], env=environment, check=True, timeout=60)
+        return [next((runs_dir / str(count)).iterdir()) for count in counts]
+
+    def test_between_two_checkpoints(self, config, tmp_path, runs_dir, read_outcome):
+        config["solver"]["checkpoint_every"] = 3
+        unbroken = read_outcome(train(config, runs_dir=tmp_path / "unbroken").path)
+        saved_before = {1: 0, 3: 0, 4: 3, 8: 6, 21: 18}
+        paths = self.kill(config, runs_dir, "Plan", "step", list(saved_before))
+        for path, saved in zip(paths, saved_before.values(), strict=True):
+            assert load_checkpoint(path / "checkpoints" / LAST).metadata.progress.step == saved
+            assert RunDirectory(path).read_status().state == "running"
+            assert read_outcome(train(resume=path).path) == unbroken
+
+    @pytest.mark.parametrize(("method", "counts"), [("replace", range(1, 28, 4)), ("fsync", range(1, 60, 7))])
+    def test_in_the_middle_of_writing(self, config, runs_dir, unbroken, read_outcome, method, counts):
+        paths = self.kill(config, runs_dir, "os", method, list(counts))
+        # status.json comes last: without it, the directory was not complete and is no run.
+        runs = [path for path in paths if (path / "status.json").exists()]
+        assert [RunDirectory(path).read_status().state for path in runs].count("running") >= 4
+        for path in runs:
+            assert read_outcome(train(resume=path).path) == unbroken
+
+
+class TestDamage:
+    @pytest.fixture
+    def stopped(self, config, runs_dir, signal_at):
+        signal_at(10)
+        with pytest.raises(Interrupted):
+            train(config, runs_dir=runs_dir)
+        (path,) = runs_dir.iterdir()
+        return path
+
+    def test_the_older_generation_takes_over_with_a_warning(self, stopped, unbroken, read_outcome):
+        last = stopped / "checkpoints" / LAST
+        last.write_bytes(last.read_bytes()[:-1])
+        observer = Warnings()
+        assert read_outcome(train(resume=stopped, observer=observer).path) == unbroken
+        assert len(observer.messages) == 1
+        assert "damaged" in observer.messages[0]
+        assert "of step 7" in observer.messages[0]
+        assert observer.messages[0] in (stopped / "log.txt").read_text()
+
+    def test_without_any_whole_one_nothing_goes_on(self, stopped):
+        before = (stopped / "metrics.jsonl").read_bytes()
+        for path in (stopped / "checkpoints").glob("last*"):
+            path.write_bytes(b"x" * 100)
+        with pytest.raises(CheckpointError, match=r"last\.safetensors.*last\.previous\.safetensors"):
+            train(resume=stopped)
+        assert (stopped / "metrics.jsonl").read_bytes() == before
+
+    def test_metrics_that_lost_lines_are_not_made_up(self, stopped):
+        (stopped / "metrics.jsonl").write_bytes(b"")
+        with pytest.raises(RunError, match=r"metrics\.jsonl: 0 bytes where \d+ are known"):
+            train(resume=stopped)
+
+    def test_a_config_changed_afterwards_is_refused(self, stopped):
+        path = stopped / "resolved.yaml"
+        path.write_text(path.read_text().replace("lr: 0.01", "lr: 0.02"))
+        with pytest.raises(ConfigError, match=r"resolved\.yaml: changed after the run began"):
+            train(resume=stopped)
+
+    def test_another_machine_is_warned_of(self, stopped, monkeypatch):
+        monkeypatch.setattr("cnnctl.train.environment.cpu_model", lambda: "another")
+        observer = Warnings()
+        train(resume=stopped, observer=observer)
+        assert len(observer.messages) == 1
+        assert observer.messages[0].startswith("cpu was ")
+
+    def test_two_at_once_are_refused(self, stopped):
+        with RunDirectory(stopped).locked(), pytest.raises(RunError, match="is training in it"):
+            train(resume=stopped)
+
+
+class TestFinished:
+    def test_is_read_and_nothing_is_touched(self, config, runs_dir):
+        first = train(config, runs_dir=runs_dir)
+        before = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
+        assert train(resume=first.path) == first
+        assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
+
+    @pytest.mark.parametrize("changes", [{"overrides": ["solver.epochs=9"]}, {"config": {}}])
+    def test_a_resumed_run_keeps_its_configuration(self, config, runs_dir, changes):
+        path = train(config, runs_dir=runs_dir).path
+        with pytest.raises(ConfigError, match="its own configuration"):
+            train(resume=path, **changes)

@@ -1,0 +1,318 @@
+"""What a run does on its way: steps, epochs, checkpoints, reports; and how it ends badly."""
+
+import errno
+import json
+import math
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from cnnctl.errors import Diverged, RunError
+from cnnctl.nn.plan import Plan, StepResult
+from cnnctl.train import solver as module
+from cnnctl.train.api import Run, train
+from cnnctl.train.checkpoint import BEST, LAST, load_checkpoint
+from cnnctl.train.observer import Observer
+from cnnctl.train.run_directory import RunDirectory
+
+STEPS_PER_EPOCH, TOTAL_STEPS = 7, 21
+
+
+class Recorder(Observer):
+    """Keeps everything it hears."""
+
+    def __init__(self):
+        self.starts, self.steps, self.epochs, self.ends = [], [], [], []
+
+    def on_start(self, info):
+        self.starts.append(info)
+
+    def on_step(self, info):
+        self.steps.append(info)
+
+    def on_epoch(self, info):
+        self.epochs.append(info)
+
+    def on_done(self, summary):
+        self.ends.append(summary)
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+def run_with(config, tmp_path, observer=None, **solver):
+    config["solver"].update(solver)
+    return train(config, runs_dir=tmp_path / "runs", observer=observer)
+
+
+def saved_steps(monkeypatch):
+    """The (name, step) of every checkpoint written from now on."""
+    written = []
+    save = module.save_checkpoint
+
+    def note(directory, content, name=LAST):
+        save(directory, content, name)
+        written.append((name, load_checkpoint(directory / name).metadata.progress.step))
+
+    monkeypatch.setattr(module, "save_checkpoint", note)
+    return written
+
+
+class TestReports:
+    def test_the_start(self, config, tmp_path, recorder):
+        run = run_with(config, tmp_path, recorder)
+        (info,) = recorder.starts
+        assert (info.run, info.total_steps, info.steps_per_epoch, info.epochs) == (run.path, 21, 7, 3)
+        assert (info.batch_size, info.start_step, info.threads, info.backend) == (10, 0, 1, "im2col")
+        assert info.parameter_count == (9 + 1) * 3 + (27 + 1) * 4
+        assert info.memory_bytes > 0
+
+    def test_the_directory_is_complete_before_the_first_step(self, config, tmp_path):
+        found = []
+
+        class Looker(Observer):
+            def on_start(self, info):
+                found.extend(str(path.relative_to(info.run)) for path in info.run.rglob("*"))
+                assert load_checkpoint(info.run / "checkpoints" / LAST).metadata.progress.step == 0
+
+        run_with(config, tmp_path, Looker())
+        assert sorted(found) == [
+            "checkpoints",
+            "checkpoints/last.safetensors",
+            "config.yaml",
+            "env.json",
+            "eval",
+            "lock",
+            "log.txt",
+            "metrics.csv",
+            "metrics.jsonl",
+            "resolved.yaml",
+            "status.json",
+            "timing.csv",
+            "timing.json",
+        ]
+
+    def test_steps_are_reported_when_time_has_passed_and_at_the_end(
+        self, config, tmp_path, recorder, monkeypatch
+    ):
+        monkeypatch.setattr(module, "_REPORT_SECONDS", 1e9)
+        run_with(config, tmp_path, recorder)
+        assert [info.step for info in recorder.steps] == [TOTAL_STEPS]
+
+    def test_every_step_is_reported_when_each_is_slow(self, config, tmp_path, recorder, monkeypatch):
+        monkeypatch.setattr(module, "_REPORT_SECONDS", 0)
+        run_with(config, tmp_path, recorder)
+        assert [info.step for info in recorder.steps] == list(range(1, TOTAL_STEPS + 1))
+        assert {info.epoch for info in recorder.steps} == {1, 2, 3}
+        assert all(info.images_per_second > 0 for info in recorder.steps)
+
+    def test_an_epoch_sums_up_its_own_steps(self, config, tmp_path, recorder, monkeypatch):
+        results = []
+        original = Plan.step
+
+        def step(self, x, labels):
+            results.append((original(self, x, labels), len(labels)))
+            return results[-1][0]
+
+        monkeypatch.setattr(Plan, "step", step)
+        run_with(config, tmp_path, recorder)
+        assert [size for _, size in results[:STEPS_PER_EPOCH]] == [10] * 6 + [4]
+        for number, info in enumerate(recorder.epochs):
+            epoch = results[number * STEPS_PER_EPOCH :][:STEPS_PER_EPOCH]
+            assert (info.epoch, info.epochs) == (number + 1, 3)
+            assert info.train.loss == pytest.approx(sum(r.loss * n for r, n in epoch) / 64)
+            assert info.train.accuracy == sum(r.correct for r, _ in epoch) / 64
+            assert info.validation.images == 16
+
+    def test_the_end_tells_the_final_scores(self, config, tmp_path, recorder):
+        run = run_with(config, tmp_path, recorder)
+        (summary,) = recorder.ends
+        assert (summary.run, summary.status, summary.steps) == (run.path, "finished", TOTAL_STEPS)
+        assert summary.scores == {"train": run.train, "validation": run.validation, "test": run.test}
+        assert [scores.images for scores in summary.scores.values()] == [64, 16, 20]
+
+    def test_an_observer_that_fails_fails_the_run(self, config, tmp_path):
+        class Broken(Observer):
+            def on_epoch(self, info):
+                raise ValueError("broken")
+
+        with pytest.raises(ValueError, match="broken"):
+            run_with(config, tmp_path, Broken())
+        (path,) = (tmp_path / "runs").iterdir()
+        assert Run.read(path).status == "failed"
+        assert "broken" in (path / "log.txt").read_text()
+
+
+class TestLength:
+    def test_max_steps_ends_within_an_epoch(self, config, tmp_path, recorder):
+        run = run_with(config, tmp_path, recorder, max_steps=10)
+        assert run.steps == 10
+        assert [info.epoch for info in recorder.epochs] == [1, 2]
+        assert load_checkpoint(run.path / "checkpoints" / LAST).metadata.progress.step == 10
+
+    def test_max_steps_beyond_the_end_changes_nothing(self, config, tmp_path):
+        assert run_with(config, tmp_path, max_steps=1000).steps == TOTAL_STEPS
+
+    def test_a_batch_larger_than_the_data_is_all_of_it(self, config, tmp_path):
+        assert run_with(config, tmp_path, batch_size=1000).steps == 3
+
+    def test_it_learns(self, config, tmp_path):
+        config["data"]["augment"] = {"shift": 0}
+        run = run_with(config, tmp_path, epochs=15, optimizer={"adam": {"lr": 0.03}})
+        assert run.train.accuracy > 0.9
+        assert run.train.loss < 0.5 * math.log(4)
+
+
+class TestCheckpoints:
+    def test_once_an_epoch(self, config, tmp_path, monkeypatch):
+        written = saved_steps(monkeypatch)
+        run_with(config, tmp_path)
+        assert [step for name, step in written if name == LAST] == [7, 14, 21]
+
+    def test_every_few_steps_and_at_the_end(self, config, tmp_path, monkeypatch):
+        written = saved_steps(monkeypatch)
+        run_with(config, tmp_path, checkpoint_every=5)
+        assert [step for name, step in written if name == LAST] == [5, 10, 15, 20, 21]
+
+    def test_best_is_that_of_the_best_validation_accuracy(self, config, tmp_path, recorder, monkeypatch):
+        written = saved_steps(monkeypatch)
+        run = run_with(config, tmp_path, recorder, epochs=8)
+        accuracies = [info.validation.accuracy for info in recorder.epochs]
+        best = int(np.argmax(accuracies))
+        assert [step for name, step in written if name == BEST][-1] == (best + 1) * STEPS_PER_EPOCH
+        progress = load_checkpoint(run.path / "checkpoints" / BEST).metadata.progress
+        assert progress.best_accuracy == accuracies[best]
+
+    def test_without_validation_there_is_no_best(self, config, tmp_path):
+        config["data"]["validation"] = 0
+        run = run_with(config, tmp_path)
+        assert not (run.path / "checkpoints" / BEST).exists()
+        assert run.validation is None
+
+    def test_they_hold_what_the_plan_holds(self, config, tmp_path, monkeypatch):
+        plans = []
+        original = Plan.__init__
+
+        def remember(self, *args, **kwargs):
+            plans.append(self)
+            original(self, *args, **kwargs)
+
+        monkeypatch.setattr(Plan, "__init__", remember)
+        run = run_with(config, tmp_path)
+        (plan,) = plans
+        checkpoint = load_checkpoint(run.path / "checkpoints" / LAST)
+        assert checkpoint.metadata.progress.step == plan.step_count == TOTAL_STEPS
+        for have, want in (
+            (checkpoint.params, plan.export_params()),
+            (checkpoint.slots, plan.export_slots()),
+        ):
+            assert have.keys() == want.keys()
+            assert all(np.array_equal(have[key], want[key]) for key in want)
+
+
+class TestDivergence:
+    def check(self, tmp_path, caught):
+        (path,) = (tmp_path / "runs").iterdir()
+        assert caught.value.exit_code == 4
+        assert "\n" not in str(caught.value)
+        assert Run.read(path).status == "diverged"
+        for checkpoint in (path / "checkpoints").iterdir():
+            assert load_checkpoint(checkpoint).find_nonfinite() is None
+        return path
+
+    @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+    def test_a_huge_learning_rate_names_step_and_parameter(self, config, tmp_path):
+        with pytest.raises(Diverged, match=r"the loss of step \d+ is (nan|inf); \w+\.\w+ or its") as caught:
+            run_with(config, tmp_path, optimizer={"sgd": {"lr": 1e30}})
+        self.check(tmp_path, caught)
+
+    def test_the_loss_of_one_step_is_enough(self, config, tmp_path, monkeypatch):
+        original = Plan.step
+
+        def step(self, x, labels):
+            result = original(self, x, labels)
+            return StepResult(math.nan, result.correct) if self.step_count == 10 else result
+
+        monkeypatch.setattr(Plan, "step", step)
+        with pytest.raises(Diverged, match="the loss of step 10 is nan; try a learning rate") as caught:
+            run_with(config, tmp_path)
+        path = self.check(tmp_path, caught)
+        assert RunDirectory(path).read_status().step == 9
+
+    @pytest.mark.parametrize("group", ["params", "slots"])
+    def test_weights_and_slots_are_looked_at_before_they_are_saved(
+        self, config, tmp_path, monkeypatch, group
+    ):
+        original = getattr(Plan, f"export_{group}")
+
+        def export(self):
+            arrays = original(self)
+            if self.step_count == 14:
+                next(iter(arrays.values())).flat[0] = np.inf
+            return arrays
+
+        monkeypatch.setattr(Plan, f"export_{group}", export)
+        with pytest.raises(Diverged, match=r"conv1\.weight is not finite after step 14") as caught:
+            run_with(config, tmp_path)
+        path = self.check(tmp_path, caught)
+        assert load_checkpoint(path / "checkpoints" / LAST).metadata.progress.step == 7
+
+    def test_an_evaluation_that_overflows_counts_too(self, config, tmp_path, monkeypatch):
+        monkeypatch.setattr(Plan, "evaluate", lambda self, x, labels: StepResult(math.inf, 0))
+        with pytest.raises(Diverged, match="validation: the loss is inf") as caught:
+            run_with(config, tmp_path)
+        self.check(tmp_path, caught)
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def fill(self, monkeypatch):
+        """Every write fails from the n-th fsync on, until the disk is emptied."""
+        fsync, state = os.fsync, {"left": None}
+
+        def failing(descriptor):
+            if state["left"] is not None:
+                state["left"] -= 1
+                if state["left"] <= 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", failing)
+        return lambda count: state.update(left=count)
+
+    @pytest.mark.parametrize("nth", [1, 6, 11])
+    def test_ends_in_one_line_and_the_last_checkpoint_still_loads(
+        self, config, tmp_path, unbroken, read_outcome, fill, nth
+    ):
+        class Filler(Observer):
+            def on_epoch(self, info):
+                if info.epoch == 1:
+                    fill(nth)
+
+        with pytest.raises(RunError, match=r"^[^\n]*: No space left on device$"):
+            run_with(config, tmp_path, Filler())
+        (path,) = (tmp_path / "runs").iterdir()
+        assert load_checkpoint(path / "checkpoints" / LAST).metadata.progress.step >= STEPS_PER_EPOCH
+        fill(None)
+        assert read_outcome(train(resume=path).path) == unbroken
+
+
+def test_runs_in_other_threads_leave_signals_alone(config, tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run_with(config, tmp_path)))
+    thread.start()
+    thread.join()
+    assert results[0].status == "finished"
+
+
+def test_status_and_log_tell_the_story(config, tmp_path):
+    run = run_with(config, tmp_path)
+    status = json.loads((run.path / "status.json").read_text())
+    assert list(status) == ["state", "step", "epoch", "pid", "started", "updated"]
+    assert (status["state"], status["step"], status["epoch"]) == ("finished", TOTAL_STEPS, 3)
+    log = [line.split(" ", 1)[1] for line in (run.path / "log.txt").read_text().splitlines()]
+    assert log == ["created", "training from step 0 of 21", "finished"]
