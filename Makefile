@@ -6,7 +6,9 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements-dev.lock
-BUILD  := PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation
+BUILD  := $(PIP) --no-build-isolation
+# The builders and cython-lint call other tools by name.
+export PATH := $(abspath $(BIN)):$(PATH)
 
 C_FILES      := $(wildcard ext/*.c ext/*.h)
 PYTHON_FILES := cnnctl tests ext/build_backend.py
