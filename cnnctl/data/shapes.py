@@ -20,15 +20,15 @@ SIDE = 32
 TRAIN_COUNT, TEST_COUNT = 12_000, 2_000
 TRAIN_STREAM, TEST_STREAM = 0, 1
 
-RADIUS = (6.0, 11.0)
+RADIUS = (9.0, 12.0)
 """Pixels from the middle of a shape to its outermost point."""
-TURN = (-0.35, 0.35)
-"""Sine of the angle that a shape is turned by: 20 degrees either way."""
-CONTRAST = (30.0, 110.0)
+TURN = (-0.25, 0.25)
+"""Sine of the angle that a shape is turned by: 14 degrees either way."""
+CONTRAST = (60.0, 140.0)
 """Grey levels between a shape and its background, averaged over the colours."""
-SLOPE = 50.0
+SLOPE = 40.0
 """Grey levels that the background gains from the middle to an edge, at most."""
-NOISE = 28.0
+NOISE = 16.0
 """Greatest grey level that noise adds or takes, with a triangular distribution."""
 TINT = (0.3, 1.7)
 """What each colour's contrast is multiplied with."""
@@ -159,7 +159,7 @@ def _draw_images(labels: Array, words: Array, noise: Array) -> Array:
     radius = _stretch(size, RADIUS)
     room = SIDE / 2 - radius
     x: Array = (axis - _stretch(column, (-1, 1)) * room) / radius
-    y: Array = (axis[:, None] - _stretch(row, (-1, 1)) * room) / radius
+    y: Array = (_stretch(row, (-1, 1)) * room - axis[:, None]) / radius  # upwards, as in the formulas
     sine = _stretch(turn, TURN)
     cosine = np.sqrt(1 - sine * sine)
     outside = _measure_shapes(labels, x * cosine - y * sine, x * sine + y * cosine) * radius

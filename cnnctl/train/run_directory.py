@@ -166,7 +166,7 @@ def find_run(run: str, runs_dir: Path) -> Path:
     if found:
         raise RunError(f"run: {run!r} could be {_join_names(found)}")
     near = get_close_matches(run, runs, n=3, cutoff=0.4)
-    hint = f"near: {_join_names(near)}" if near else f"{len(runs)} runs are there"
+    hint = f"near: {_join_names(near)}" if near else f"runs there: {len(runs)}"
     raise RunError(f"run: {run!r} is neither a run directory nor the name of one under {runs_dir}; {hint}")
 
 

@@ -208,7 +208,7 @@ class TestFindRun:
             ("20260102", f"could be {CIFAR}, 20260102-000000-mnist-bbbb"),
             ("20260101-000000-mnist-aaab", "near: 20260101-000000-mnist-aaaa"),
             ("20270101-000000-no-run", "neither a run directory nor the name of one under"),
-            ("", "3 runs are there"),
+            ("", "runs there: 3"),
         ],
     )
     def test_anything_else_is_one_line_with_what_comes_near(self, runs_dir, run, line):
@@ -216,5 +216,5 @@ class TestFindRun:
             find_run(run, runs_dir)
 
     def test_latest_of_none(self, tmp_path):
-        with pytest.raises(RunError, match="0 runs are there"):
+        with pytest.raises(RunError, match="runs there: 0"):
             find_run("latest", tmp_path)
