@@ -6,7 +6,7 @@ and no arithmetic: a case is a shape with a name that says what is hostile about
 
 from typing import NamedTuple
 
-from cnnctl.backends.base import Activation, Sandwich
+from cnnctl.backends.specs import Activation, Sandwich
 from cnnctl.geometry import Padding, Pair, Window
 
 TAILS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33)

@@ -23,36 +23,16 @@ another's backward in a test.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cnnctl.backends.stage import ComposedLoss, ComposedStage, Layout, LossStage, NaturalLayout, Spec, Stage
+from cnnctl.backends.specs import Activation, Array, Sandwich, Shape, Spec
+from cnnctl.backends.stage import Layout, LossStage, Stage
 from cnnctl.errors import DtypeError, ShapeError
 from cnnctl.geometry import Window, check_elements
 
-Array = NDArray[Any]
-Activation = Literal["relu"]
-
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-@dataclass(frozen=True, slots=True)
-class Sandwich:
-    """What is fused behind a convolution: y = pool(activation(conv(x, w) + b)).
-
-    Attributes:
-        window: how the kernel moves.
-        groups: the channels of x and of y fall into this many independent groups.
-        activation: None or a name from `Activation`.
-        pool: None or the window of a max pooling.
-    """
-
-    window: Window
-    groups: int = 1
-    activation: Activation | None = None
-    pool: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -299,19 +279,19 @@ class Backend(ABC):
             dy = self._relu_backward(dy, y)
         return self._linear_backward(dy, x, w, need_dx)
 
-    # Stages of a plan: composed of the operations above, unless a backend has better
+    # Stages of a plan
 
-    def create_layout(self, shape: tuple[int, ...], dtype: Any, first: Spec) -> Layout:
+    @abstractmethod
+    def create_layout(self, shape: Shape, dtype: Any, first: Spec) -> Layout:
         """The layout of a network's input, whose first stage will be `first`."""
-        return NaturalLayout(shape)
 
+    @abstractmethod
     def create_stage(self, spec: Spec, layout: Layout, dtype: Any) -> Stage:
         """`spec` made ready for images that lie as `layout` says."""
-        return ComposedStage(self, spec, layout)
 
+    @abstractmethod
     def create_loss(self, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
         """Softmax cross-entropy over a buffer of scores; `dscores` only for training."""
-        return ComposedLoss(self, scores, dscores)
 
     # What a backend implements; arguments have been checked
 

@@ -12,21 +12,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends import _kernels
-from cnnctl.backends.base import Activation, Array, Backend, Sandwich
-from cnnctl.backends.stage import (
-    Buffers,
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import (
+    Activation,
+    Array,
     ConvSpec,
     FlattenSpec,
-    Layout,
     LinearSpec,
-    LossStage,
     MaxPoolSpec,
-    ParameterLayout,
     ReluSpec,
+    Sandwich,
     Shape,
     Spec,
-    Stage,
 )
+from cnnctl.backends.stage import Buffers, Layout, LossStage, ParameterLayout, Stage
 from cnnctl.errors import ConfigError, ShapeError, describe_alternatives
 from cnnctl.geometry import Window
 

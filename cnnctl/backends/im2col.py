@@ -12,11 +12,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import ThreadpoolController
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.composed import ComposedBackend
+from cnnctl.backends.specs import Array
 from cnnctl.geometry import Window
 
 
-class Im2colBackend(Backend):
+class Im2colBackend(ComposedBackend):
     """im2col + GEMM, with the BLAS held to `threads` threads.
 
     A BLAS is free to split one sum among its threads. Where it does, the last bits follow

@@ -10,11 +10,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.composed import ComposedBackend
+from cnnctl.backends.specs import Array
 from cnnctl.geometry import Window
 
 
-class NaiveBackend(Backend):
+class NaiveBackend(ComposedBackend):
     """Loops and sums, in one thread whatever `threads` says."""
 
     name: ClassVar[str] = "naive"

@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from cnnctl.nn.layer import Layer, Shape
 
 

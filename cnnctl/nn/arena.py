@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnctl.backends.base import Array
+from cnnctl.backends.specs import Array
 
 ALIGNMENT = 64
 """Bytes; a cache line, and the widest vector."""

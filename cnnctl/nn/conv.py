@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from cnnctl.errors import ShapeError
 from cnnctl.geometry import Padding, Pair, Window, check_elements
 from cnnctl.nn.initializers import Initializer, check_init, draw_params

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from cnnctl.backends.base import Array
+from cnnctl.backends.specs import Array
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.optim.optimizer import check_real
 

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from cnnctl.errors import CnnctlError, ConfigError, DtypeError, ShapeError
 from cnnctl.nn.initializers import Initializer
 

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from cnnctl.geometry import check_elements
 from cnnctl.nn.initializers import Initializer, check_init, draw_params
 from cnnctl.nn.layer import Layer, Shape, as_count

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cnnctl.backends.base import DTYPES, Array, Backend
+from cnnctl.backends.base import DTYPES, Backend
+from cnnctl.backends.specs import Array
 from cnnctl.errors import ConfigError, DtypeError, ShapeError, describe_alternatives
 from cnnctl.nn.initializers import Initializer, check_init
 from cnnctl.nn.layer import Layer, Shape, as_count

@@ -13,18 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnctl.backends.base import Array, Backend, Sandwich
-from cnnctl.backends.stage import (
-    Buffers,
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import (
+    Array,
     ConvSpec,
     FlattenSpec,
     LinearSpec,
     MaxPoolSpec,
-    ParameterLayout,
     ReluSpec,
+    Sandwich,
     Spec,
-    Stage,
 )
+from cnnctl.backends.stage import Buffers, ParameterLayout, Stage
 from cnnctl.errors import ConfigError, DtypeError, ShapeError
 from cnnctl.nn.activation import ReLU
 from cnnctl.nn.arena import ALIGNMENT, Arena

@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from cnnctl.backends.base import Array, Backend, check_pool_window
+from cnnctl.backends.base import Backend, check_pool_window
+from cnnctl.backends.specs import Array
 from cnnctl.geometry import Padding, Pair, Window
 from cnnctl.nn.layer import Layer, Shape, as_image
 

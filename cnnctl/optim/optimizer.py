@@ -9,7 +9,8 @@ from math import inf
 from numbers import Real
 from typing import Any, ClassVar
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from cnnctl.errors import ConfigError
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as unpack_tensors
 from safetensors.numpy import save as pack_tensors
 
-from cnnctl.backends.base import Array
+from cnnctl.backends.specs import Array
 from cnnctl.errors import CheckpointError
 from cnnctl.train.atomic import write_atomically
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnctl.backends.base import Array
+from cnnctl.backends.specs import Array
 from cnnctl.geometry import Window
 from tests.hostile_shapes import ConvCase, LinearCase, PoolCase
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from cnnctl.backends.base import Array, Backend, Sandwich
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array, Sandwich
 from cnnctl.errors import DtypeError, ShapeError
 from cnnctl.geometry import Window
 

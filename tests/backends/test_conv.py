@@ -6,7 +6,8 @@ from operator import attrgetter
 import numpy as np
 import pytest
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from cnnctl.geometry import Window
 from tests.backends.direct import ConvTruth, assert_exact, assert_rounded, cast, compute_conv, convolve
 from tests.hostile_shapes import CONV_CASES, ConvCase

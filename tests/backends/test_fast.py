@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cnnctl.backends import create_backend
-from cnnctl.backends.base import Array
 from cnnctl.backends.fast import INSTRUCTION_SETS, FastBackend
+from cnnctl.backends.specs import Array
 from cnnctl.errors import ConfigError, ShapeError
 from cnnctl.geometry import Window
 from tests.hostile_shapes import CONV_CASES, LINEAR_CASES, SANDWICH_CASES

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cnnctl.backends.base import Array, Backend, Sandwich
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array, Sandwich
 from cnnctl.geometry import Window
 
 STEP = 1e-5

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cnnctl.backends import BACKENDS, create_backend
-from cnnctl.backends.base import Array, Backend, Sandwich
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array, Sandwich
 from cnnctl.errors import CnnctlError, ConfigError, DtypeError, ShapeError
 from cnnctl.geometry import Window
 

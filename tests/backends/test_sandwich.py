@@ -6,7 +6,8 @@ from operator import attrgetter
 import numpy as np
 import pytest
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from tests.backends.direct import (
     Sum,
     assert_exact,

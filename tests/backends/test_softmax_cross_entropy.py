@@ -5,7 +5,8 @@ from math import exp, fsum, log
 import numpy as np
 import pytest
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from tests.backends.direct import cast
 from tests.hostile_shapes import TAILS
 

@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from cnnctl.backends import BACKENDS, create_backend, im2col
-from cnnctl.backends.base import Array
+from cnnctl.backends.specs import Array
 from cnnctl.geometry import Window
 from tests.backends.direct import draw
 

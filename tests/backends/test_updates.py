@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 from tests.hostile_shapes import TAILS
 
 SHAPES = [(0,), (3, 2, 2, 2), (1000,), *[(extent,) for extent in TAILS]]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cnnctl.backends import BACKENDS, create_backend
-from cnnctl.backends.base import Array, Backend
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array
 
 
 @pytest.fixture(params=BACKENDS)

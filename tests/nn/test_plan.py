@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cnnctl.backends import create_backend
-from cnnctl.backends.base import Array, Backend
-from cnnctl.backends.stage import ConvSpec, FlattenSpec, LinearSpec, MaxPoolSpec, ReluSpec
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array, ConvSpec, FlattenSpec, LinearSpec, MaxPoolSpec, ReluSpec
 from cnnctl.errors import ConfigError, DtypeError, ShapeError
 from cnnctl.nn import Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
 from cnnctl.nn.plan import Plan, fuse_layers
