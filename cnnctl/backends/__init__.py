@@ -25,6 +25,9 @@ def create_backend(name: str, threads: int = 1, **settings: Any) -> Backend:
     try:
         module = import_module(f"cnnctl.backends.{name}")
     except ImportError as error:
-        raise BackendError(f"backend: {name} is not built here ({error}); run: pip install .") from error
+        raise BackendError(
+            f"backend: {name} is not built beside these Python files ({error}); "
+            f"in the checkout, run: pip install -e ."
+        ) from error
     backend: Backend = getattr(module, _CLASSES[name])(threads=threads, **settings)
     return backend

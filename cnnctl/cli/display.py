@@ -144,7 +144,7 @@ class TrainProgress(_Progress, Observer):
         self._epochs, self._total_steps = info.epochs, info.total_steps
         note(
             f"{info.run}: {info.parameter_count:,} parameters, {format_bytes(info.memory_bytes)} of memory, "
-            f"{info.total_steps:,} steps of {info.batch_size} images, "
+            f"{format_count(info.total_steps, 'step')} of {format_count(info.batch_size, 'image')}, "
             f"{info.backend} on {format_count(info.threads, 'thread')}"
         )
         if info.start_step:
@@ -168,6 +168,10 @@ class TrainProgress(_Progress, Observer):
         train, seconds = _format_scores(info.train), f"{info.seconds:.1f} s"
         validation = f"; validation {_format_scores(info.validation)}" if info.validation else ""
         self._write(f"epoch {info.epoch}/{info.epochs}: {train}{validation}; {seconds}")
+
+    def on_scoring(self, split: str, images: int) -> None:
+        self.close()
+        note(f"scoring the final weights on {format_count(images, f'{split} image')}")
 
     def on_warning(self, message: str) -> None:
         self._write(f"cnnctl: warning: {_one_line(message)}")
@@ -247,7 +251,7 @@ def _print_rich_table(
 
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
     for column, right in zip(columns, rights, strict=True):
-        table.add_column(column, justify="right" if right else "left")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
     Console(markup=False, highlight=False, emoji=False).print(table)

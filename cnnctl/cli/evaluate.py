@@ -45,6 +45,8 @@ def evaluate(
         validation=evaluation.validation,
         test=evaluation.test,
     )
+    if found.status != "finished":
+        display.warn(f"the run is {found.status}; these are its weights after step {evaluation.step}")
     if as_json:
         display.print_json(describe_run("eval", scored))
     else:

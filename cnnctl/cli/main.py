@@ -12,7 +12,7 @@ from io import TextIOWrapper
 
 import click
 
-from cnnctl.errors import CnnctlError, describe_alternatives
+from cnnctl.errors import CnnctlError, Interrupted, describe_alternatives
 
 COMMANDS = {
     "train": ("cnnctl.cli.train", "train", "Train a network, or go on with a run."),
@@ -96,6 +96,9 @@ def _report(error: BaseException) -> int:
     from cnnctl.cli import display
 
     match error:
+        case Interrupted():
+            display.note(f"cnnctl: {error}")  # what was asked for, no error
+            return error.exit_code
         case CnnctlError():
             display.error(str(error))
             return error.exit_code

@@ -46,6 +46,10 @@ class Watcher(display.TrainProgress):
         if not self._quiet:
             super().on_epoch(info)
 
+    def on_scoring(self, split: str, images: int) -> None:
+        if not self._quiet:
+            super().on_scoring(split, images)
+
     def close(self) -> None:
         super().close()
         self._downloads.close()

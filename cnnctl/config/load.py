@@ -97,9 +97,21 @@ def _override(tree: Node, overrides: Iterable[str]) -> Node:
         keys = key.strip().split(".")
         if not equals or not all(keys) or len(keys) > MAX_DEPTH:
             raise ConfigError(f"-o {text}: not key=value; give for example solver.epochs=3")
+        _refuse_lists(tree, keys, text)
         node = parse_yaml(value, f"-o {text}", positions=False)
         tree = _bind_files(_merge(tree, _nest(keys, replace(node, key_origin=node.origin))), "")
     return tree
+
+
+def _refuse_lists(tree: Node, keys: list[str], text: str) -> None:
+    """A list is overridden whole: its items have no names to reach them by."""
+    node: Node | None = tree
+    for depth, key in enumerate(keys):
+        if node is not None and isinstance(node.value, list):
+            raise ConfigError(
+                f"-o {text}: {'.'.join(keys[:depth])} is a list; give all of it, or edit the file"
+            )
+        node = node.child(key) if node is not None else None
 
 
 def _nest(keys: list[str], node: Node) -> Node:

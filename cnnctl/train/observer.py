@@ -111,6 +111,9 @@ class Observer:
     def on_epoch(self, info: EpochInfo) -> None:
         """An epoch is done and evaluated."""
 
+    def on_scoring(self, split: str, images: int) -> None:
+        """All steps are done; the final weights are about to be scored on a whole split."""
+
     def on_warning(self, message: str) -> None:
         """Something is odd, but the run goes on."""
 

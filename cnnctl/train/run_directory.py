@@ -151,7 +151,9 @@ class RunDirectory:
 
 
 def find_run(run: str, runs_dir: Path) -> Path:
-    """The directory meant by a path, by a run's name or the only one that starts so, or by "latest".
+    """The directory meant by a path, by "latest", or by what one run's name alone has.
+
+    That is the directory's name, the start of it, or the name behind the time, as given to `train`.
 
     Raises RunError, with the names that come near, when there is none or more than one.
     """
@@ -161,17 +163,23 @@ def find_run(run: str, runs_dir: Path) -> Path:
     if run == "latest" and runs:
         return max(runs.values(), key=_get_age)
     found = [run] if run in runs else [name for name in runs if run and name.startswith(run)]
+    found = found or [name for name in runs if run and _get_given_name(name) == run]
     if len(found) == 1:
         return runs[found[0]]
     if found:
         raise RunError(f"run: {run!r} could be {_join_names(found)}")
     near = get_close_matches(run, runs, n=3, cutoff=0.4)
-    hint = f"near: {_join_names(near)}" if near else f"runs there: {len(runs)}"
+    hint = f"near: {_join_names(near)}" if near else f"runs there: {len(runs) or 'none'}"
     raise RunError(f"run: {run!r} is neither a run directory nor the name of one under {runs_dir}; {hint}")
 
 
 def _get_age(path: Path) -> tuple[str, int]:
     return path.name[:15], (path / "config.yaml").stat().st_mtime_ns
+
+
+def _get_given_name(directory: str) -> str:
+    """The middle of <UTC time>-<name>-<4 hex>."""
+    return directory[16:-5]
 
 
 def _join_names(names: list[str], most: int = 3) -> str:

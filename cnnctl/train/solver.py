@@ -94,10 +94,15 @@ class Solver:
                 backend=experiment.backend.name,
             )
         )
+        if experiment.batches.batch_size < self._settings.batch_size:
+            self._observer.on_warning(
+                f"solver.batch_size: {self._settings.batch_size} is more than there are images; "
+                f"every batch has all {experiment.batches.batch_size}"
+            )
         while progress.epoch < self._epochs:
             self._train_epoch()
             self._end_epoch()
-        evaluation = Evaluation(step=progress.step, **{name: self._evaluate(name) for name in SPLITS})
+        evaluation = Evaluation(step=progress.step, **{name: self._score(name) for name in SPLITS})
         write_evaluation(self._run, "last", evaluation)
         return evaluation
 
@@ -163,6 +168,11 @@ class Solver:
             self._save(*names)
         self._observer.on_epoch(EpochInfo(epoch, self._epochs, train, validation, seconds))
 
+    def _score(self, name: str) -> Scores | None:
+        if images := len(self._experiment.get_split(name)):
+            self._observer.on_scoring(name, images)
+        return self._evaluate(name)
+
     def _evaluate(self, name: str) -> Scores | None:
         with self._timing.measure("evaluation"):
             return evaluate_split(self._experiment, name, self._stop_if_asked)
@@ -195,7 +205,7 @@ class Solver:
     def _describe_divergence(self, what: str) -> Diverged:
         key = self._experiment.plan.find_nonfinite()
         where = f"; {key} or its gradient is not finite" if key else ""
-        return Diverged(f"diverged: {what}{where}; try a learning rate below {self._lr}")
+        return Diverged(f"diverged: {what}{where}; try a learning rate below {self._lr:g}")
 
     def _record_end(self, state: State, message: str, evaluation: Evaluation | None = None) -> None:
         progress = self._progress

@@ -114,3 +114,11 @@ def test_a_missing_checkpoint_is_one_line(evaluate, run):
     code, _, err = evaluate("latest", "--checkpoint", "best")
     assert code == 1
     assert err.endswith("best.safetensors: No such file or directory\n")
+
+
+def test_weights_of_an_unfinished_run_are_scored_with_a_warning(evaluate, run):
+    status = run.path / "status.json"
+    status.write_text(status.read_text().replace("finished", "diverged"))
+    code, out, err = evaluate("latest")
+    assert (code, "test" in out) == (0, True)
+    assert err == "cnnctl: warning: the run is diverged; these are its weights after step 10\n"

@@ -112,8 +112,8 @@ class TestFailures:
             (BackendError("no"), 1, "error: no"),
             (CheckFailed("no"), 3, "error: no"),
             (Diverged("no"), 4, "error: no"),
-            (Interrupted("stopped", 2), 130, "error: stopped"),
-            (Interrupted("stopped", 15), 143, "error: stopped"),
+            (Interrupted("stopped", 2), 130, "stopped"),
+            (Interrupted("stopped", 15), 143, "stopped"),
             (KeyboardInterrupt(), 130, "error: interrupted"),
             (
                 FileNotFoundError(2, "No such file or directory", "a.npz"),

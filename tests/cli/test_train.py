@@ -172,7 +172,7 @@ class TestEndings:
         assert outcome.code == code
         assert outcome.out == ""
         assert outcome.err.splitlines()[-1] == (
-            f"cnnctl: error: stopped after step 4 of 10; go on with: cnnctl train --resume {path}"
+            f"cnnctl: stopped after step 4 of 10; go on with: cnnctl train --resume {path}"
         )
         resumed = train("--resume", path, "--json")
         assert resumed.code == 0
@@ -213,7 +213,7 @@ class TestEndings:
         out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (130, "")
         assert "Traceback" not in err
-        line = r"cnnctl: error: stopped after step \d+ of 500000; go on with: cnnctl train --resume .*"
+        line = r"cnnctl: stopped after step \d+ of 500000; go on with: cnnctl train --resume .*"
         assert re.fullmatch(line, err.splitlines()[-1])
 
 

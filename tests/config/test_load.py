@@ -283,7 +283,10 @@ class TestOverrides:
             ("data.dataset=npz", "run.yaml:3:3: data.path is missing"),
             ("network=no.yaml", "-o network=no.yaml: network: no.yaml: no such file"),
             ("network.layers=[conv]", "-o network.layers=[conv]: network.layers.0.conv.filters is missing"),
-            ("network.layers.0.conv.filters=3", "-o network.layers.0.conv.filters=3: network.layers: {"),
+            (
+                "network.layers.0.conv.filters=3",
+                "-o network.layers.0.conv.filters=3: network.layers is a list; give all",
+            ),
             ("base=run.yaml", "-o base=run.yaml: base is not known; known: name, data"),
             ("solver.epochs=[1", "-o solver.epochs=[1: not YAML: "),
             ("solver.epochs", "-o solver.epochs: not key=value; give for example solver.epochs=3"),

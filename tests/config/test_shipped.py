@@ -39,7 +39,7 @@ def test_a_file_begins_with_what_it_is_and_where_it_comes_from(file: str) -> Non
 @pytest.mark.parametrize(
     ("name", "hidden", "std", "epochs", "batch_size", "l2"),
     [
-        ("mnist_simple.yaml", 100, 0.01, 20, 100, 0.0),
+        ("mnist_simple.yaml", 100, 0.01, 20, 100, 1e-4),
         ("cifar10_three_layer.yaml", 500, 0.001, 1, 50, 0.001),
         ("cifar10_three_layer_200.yaml", 200, 0.001, 10, 50, 0.001),
         ("cifar10_overfit100.yaml", 100, 0.01, 15, 50, 0.0),

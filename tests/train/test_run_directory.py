@@ -192,6 +192,7 @@ class TestFindRun:
             ("20260101-000000-mnist-aaaa", "20260101-000000-mnist-aaaa"),
             ("20260101", "20260101-000000-mnist-aaaa"),
             ("20260102-000000-m", "20260102-000000-mnist-bbbb"),
+            ("cifar", CIFAR),
             ("latest", CIFAR),
         ],
     )
@@ -208,6 +209,7 @@ class TestFindRun:
             ("20260102", f"could be {CIFAR}, 20260102-000000-mnist-bbbb"),
             ("20260101-000000-mnist-aaab", "near: 20260101-000000-mnist-aaaa"),
             ("20270101-000000-no-run", "neither a run directory nor the name of one under"),
+            ("mnist", "could be 20260101-000000-mnist-aaaa, 20260102-000000-mnist-bbbb"),
             ("", "runs there: 3"),
         ],
     )
@@ -216,5 +218,5 @@ class TestFindRun:
             find_run(run, runs_dir)
 
     def test_latest_of_none(self, tmp_path):
-        with pytest.raises(RunError, match="runs there: 0"):
+        with pytest.raises(RunError, match="runs there: none"):
             find_run("latest", tmp_path)

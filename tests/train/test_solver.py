@@ -25,6 +25,7 @@ class Recorder(Observer):
 
     def __init__(self):
         self.starts, self.steps, self.epochs, self.ends = [], [], [], []
+        self.scorings, self.warnings = [], []
 
     def on_start(self, info):
         self.starts.append(info)
@@ -34,6 +35,12 @@ class Recorder(Observer):
 
     def on_epoch(self, info):
         self.epochs.append(info)
+
+    def on_scoring(self, split, images):
+        self.scorings.append((split, images))
+
+    def on_warning(self, message):
+        self.warnings.append(message)
 
     def on_done(self, summary):
         self.ends.append(summary)
@@ -109,6 +116,17 @@ class TestReports:
         assert [info.step for info in recorder.steps] == list(range(1, TOTAL_STEPS + 1))
         assert {info.epoch for info in recorder.steps} == {1, 2, 3}
         assert all(info.images_per_second > 0 for info in recorder.steps)
+
+    def test_the_final_scoring_is_announced(self, config, tmp_path, recorder):
+        run_with(config, tmp_path, recorder, epochs=1)
+        assert recorder.scorings == [("train", 64), ("validation", 16), ("test", 20)]
+        assert recorder.warnings == []
+
+    def test_a_batch_of_more_images_than_there_are_is_warned_of(self, config, tmp_path, recorder):
+        run_with(config, tmp_path, recorder, epochs=1, batch_size=65)
+        assert recorder.warnings == [
+            "solver.batch_size: 65 is more than there are images; every batch has all 64"
+        ]
 
     def test_an_epoch_sums_up_its_own_steps(self, config, tmp_path, recorder, monkeypatch):
         results = []
