@@ -119,6 +119,11 @@ class Window:
             sizes.append(room // stride + 1)
         return sizes[0], sizes[1]
 
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse padding and strides that no memory could hold, before anybody multiplies them."""
+        check_elements((height + sum(self.padding[0]), width + sum(self.padding[1])), "padded image")
+        check_elements(self.stride, "stride")
+
     def row_taps(self, oh: int, height: int) -> list[tuple[int, int]]:
         """(kh, ih) of the taps of output row `oh` that fall inside the image, in order."""
         return _taps(oh, self.kernel[0], self.stride[0], self.padding[0][0], self.dilation[0], height)

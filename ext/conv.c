@@ -253,6 +253,12 @@ static real *worker_scratch(const conv_job *job, int worker) {
     return job->scratch + job->l.shared + worker * job->l.worker;
 }
 
+/* No tile stores all of it, and an infinite tap leaves inf * 0 = NaN in what is stored. */
+static void clear_padding(const image_shape *s, real *image) {
+    for (ptrdiff_t i = 0; s->pixel > s->C && i < s->H * s->W; i++)
+        memset(image + i * s->pixel + s->C, 0, (size_t)(s->pixel - s->C) * sizeof(real));
+}
+
 static void forward_image(const void *context, ptrdiff_t n, int worker) {
     const conv_job *job = context;
     const conv_shape *s = job->s;
@@ -261,12 +267,11 @@ static void forward_image(const void *context, ptrdiff_t n, int worker) {
     real *y = job->out + n * s->y.image, *z = s->pooled ? scratch + job->l.z : y;
     product p = forward_product(s);
     ptrdiff_t panels = panels_of(p.filters), F = p.filters;
-    if (s->groups > 1 && s->z.pixel > s->z.C) /* no group stores the padding channels */
-        memset(z, 0, (size_t)(s->z.H * s->z.W * s->z.pixel) * sizeof(real));
     for (ptrdiff_t g = 0; g < s->groups; g++)
         run_product(&p, image + g * (s->x.C / s->groups),
                     job->scratch + job->l.filters + g * panels * weight_rows(s) * PANEL,
                     job->scratch + job->l.bias + g * panels * PANEL, s->groups == 1, z + g * F);
+    clear_padding(&s->z, z);
     if (s->pooled)
         maxpool_image(&s->z, &s->y, &s->pool, z, y, job->index_out + n * s->y.image);
 }
@@ -383,13 +388,12 @@ static void flipped_input_gradient(const conv_job *job, const real *dz, real *sc
     const real *padded =
         pad_image(dz, s->z.H, s->z.W * s->z.pixel, left_pad, gradient_line(s), scratch + job->l.gradient);
     product p = flipped_product(s);
-    if (s->groups > 1 && s->x.pixel > s->x.C)
-        memset(dx, 0, (size_t)(s->x.H * s->x.W * s->x.pixel) * sizeof(real));
     /* Whole vectors may be stored where the pixel's padding takes them. */
     int whole = s->groups == 1 && s->x.pixel % LANES == 0;
     for (ptrdiff_t g = 0; g < s->groups; g++)
         run_product(&p, padded + g * F, job->scratch + job->l.flipped + g * panels_of(C) * taps * F * PANEL,
                     job->scratch + job->l.zeros, whole, dx + g * C);
+    clear_padding(&s->x, dx);
 }
 
 /* The gradient before activation and pool; dy itself where there is neither. */

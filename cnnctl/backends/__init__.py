@@ -20,8 +20,6 @@ def create_backend(name: str, threads: int = 1, **settings: Any) -> Backend:
     """
     if name not in _CLASSES:
         raise ConfigError(f"backend: {name!r} is not known; {describe_alternatives(name, BACKENDS)}")
-    if threads < 1:
-        raise ConfigError(f"threads: {threads} is below 1")
     try:
         module = import_module(f"cnnctl.backends.{name}")
     except ImportError as error:

@@ -29,9 +29,10 @@ import numpy as np
 
 from cnnctl.backends.specs import Activation, Array, Sandwich, Shape, Spec
 from cnnctl.backends.stage import Layout, LossStage, Stage
-from cnnctl.errors import DtypeError, ShapeError
+from cnnctl.errors import ConfigError, DtypeError, ShapeError
 from cnnctl.geometry import Window, check_elements
 
+MAX_THREADS = 256
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -45,6 +46,10 @@ class Backend(ABC):
 
     name: ClassVar[str]
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        if type(self.threads) is not int or not 1 <= self.threads <= MAX_THREADS:
+            raise ConfigError(f"threads: {self.threads!r} is not an integer from 1 to {MAX_THREADS}")
 
     # Convolution
 
@@ -181,6 +186,8 @@ class Backend(ABC):
         Source: Kingma, Ba 2015, algorithm 1.
         """
         _check_update(w, dw, m, v)
+        if step < 1:
+            raise ConfigError(f"step: {step} is below 1; the first step of Adam is number 1")
         return self._adam_update(w, dw, m, v, step, lr, beta1, beta2, eps, l2)
 
     # Fused operations
@@ -364,6 +371,7 @@ def check_conv(x: Array, w: Array, b: Array | None, window: Window, groups: int)
         raise ShapeError(
             f"w: shape {w.shape} is not (F, {C // groups}, {window.kernel[0]}, {window.kernel[1]})"
         )
+    window.check_size(H, W)
     F = w.shape[0]
     if F < 1 or F % groups:
         raise ShapeError(f"groups: {groups} does not divide the {F} filters of w")
@@ -391,6 +399,7 @@ def check_pool(x: Array, window: Window) -> tuple[int, int, int, int]:
 
 def check_pool_window(window: Window, height: int, width: int) -> tuple[int, int]:
     """(OH, OW); refuses padding so wide that a window would hold no pixel of the image."""
+    window.check_size(height, width)
     OH, OW = window.output_size(height, width)
     rows_ok = all(window.row_taps(oh, height) for oh in range(OH))
     if not rows_ok or not all(window.column_taps(ow, width) for ow in range(OW)):
@@ -449,5 +458,5 @@ def _check_update(w: Array, *others: Array) -> None:
     _check_dtype("w", w)
     for array in (w, *others):
         _check_same("w, dw and slots", array, w.shape, w.dtype)
-        if not array.flags.c_contiguous:
-            raise ShapeError("w, dw and slots: an update works in place on C-contiguous arrays")
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            raise ShapeError("w, dw and slots: an update works in place on aligned C-contiguous arrays")

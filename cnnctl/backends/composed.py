@@ -98,16 +98,16 @@ class ComposedStage(Stage):
                 )
             case LinearSpec(_, _, activation):
                 y[...] = backend.linear_sandwich_forward(
-                    x.reshape(n, -1), b.params["weight"], b.params.get("bias"), activation
+                    x.reshape(n, self.input.size), b.params["weight"], b.params.get("bias"), activation
                 )
             case MaxPoolSpec(window):
                 y[...], index = backend.maxpool_forward(x, window)
             case ReluSpec():
                 y[...] = backend.relu_forward(x)
             case FlattenSpec():
-                y[...] = x.reshape(n, -1)
+                y[...] = x.reshape(y.shape)
         if index is not None and "index" in b.saved:
-            b.saved["index"][:n] = index.reshape(n, -1)
+            b.saved["index"][:n] = index.reshape(n, self.output.size)
 
     def backward(self, n: int) -> None:
         b, backend = self.buffers, self.backend
@@ -125,7 +125,12 @@ class ComposedStage(Stage):
                 )
             case LinearSpec(_, _, activation):
                 dx, *gradients = backend.linear_sandwich_backward(  # type: ignore[assignment]
-                    dy, x.reshape(n, -1), b.params["weight"], y, activation, need_dx=need_dx
+                    dy,
+                    x.reshape(n, self.input.size),
+                    b.params["weight"],
+                    y,
+                    activation,
+                    need_dx=need_dx,
                 )
             case MaxPoolSpec(window):
                 assert index is not None
@@ -137,7 +142,7 @@ class ComposedStage(Stage):
         for gradient, target in zip(gradients, b.grads.values(), strict=False):
             target[...] = gradient
         if b.dx is not None and dx is not None:
-            b.dx[:n] = dx.reshape(n, -1)
+            b.dx[:n] = dx.reshape(n, self.input.size)
 
     @staticmethod
     def _images(layout: Layout, buffer: Array, n: int) -> Array:

@@ -40,6 +40,11 @@ def _lanes(dtype: Any) -> int:
     return int(_kernels.LINE // np.dtype(dtype).itemsize)
 
 
+def _align(array: Array, dtype: Any = None) -> Array:
+    """C-contiguous and aligned, as C may expect; a copy only where it has to be."""
+    return np.require(array, dtype, ["C", "A"])
+
+
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
@@ -59,6 +64,7 @@ class FastBackend(Backend):
     isa: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.isa is not None and self.isa not in INSTRUCTION_SETS:
             alternatives = describe_alternatives(self.isa, INSTRUCTION_SETS)
             raise ConfigError(f"isa: {self.isa!r} is not one this processor runs; {alternatives}")
@@ -203,17 +209,17 @@ class FastBackend(Backend):
     def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
         n, classes = scores.shape
         p = np.empty((n, classes), scores.dtype)
-        labels = np.ascontiguousarray(labels, np.int64)
         loss, _ = self.kernels(scores.dtype).softmax_forward(
-            n, classes, classes, np.ascontiguousarray(scores), labels, p
+            n, classes, classes, _align(scores), _align(labels, np.int64), p
         )
         return loss, p
 
     def _softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array:
         n, classes = p.shape
         dscores = np.empty((n, classes), p.dtype)
-        labels = np.ascontiguousarray(labels, np.int64)
-        self.kernels(p.dtype).softmax_backward(n, classes, classes, np.ascontiguousarray(p), labels, dscores)
+        self.kernels(p.dtype).softmax_backward(
+            n, classes, classes, _align(p), _align(labels, np.int64), dscores
+        )
         return dscores
 
     def _sgd_update(
@@ -269,7 +275,7 @@ class ImageLayout(Layout):
         return pixels[..., : self.channels].transpose(0, 3, 1, 2)
 
     def load(self, images: Array, buffer: Array) -> None:
-        self.kernels.import_images(self.extents, len(images), np.ascontiguousarray(images), buffer)
+        self.kernels.import_images(self.extents, len(images), _align(images), buffer)
 
     def read(self, buffer: Array, n: int) -> Array:
         images = np.empty((n, *self.shape), buffer.dtype)
@@ -295,6 +301,7 @@ class ConvStage(_PooledStage):
 
     def __init__(self, spec: ConvSpec, layout: ImageLayout, dtype: Any) -> None:
         sandwich = spec.sandwich
+        sandwich.window.check_size(layout.height, layout.width)
         before_pool = layout.like((spec.filters, *sandwich.window.output_size(layout.height, layout.width)))
         self.input, self.output, self.saved = layout, before_pool, {}
         if sandwich.pool:
@@ -434,7 +441,7 @@ class FlattenStage(Stage):
 
     def forward(self, n: int) -> None:
         b = self.buffers
-        self.output.load(self.input.read(b.x, n).reshape(n, -1), b.y)
+        self.output.load(self.input.read(b.x, n).reshape(n, *self.output.shape), b.y)
 
     def backward(self, n: int) -> None:
         b = self.buffers
@@ -466,6 +473,7 @@ def _plan_pool(window: Window, layout: ImageLayout) -> tuple[ImageLayout, dict[s
         raise ShapeError(
             f"kernel: {window.kernel} has more than {MAX_POOL_TAPS} taps, which fast cannot pool"
         )
+    window.check_size(layout.height, layout.width)
     output = layout.like((layout.channels, *window.output_size(layout.height, layout.width)))
     return output, {"index": (output.size, np.uint16)}
 

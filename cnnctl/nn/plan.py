@@ -25,7 +25,7 @@ from cnnctl.backends.specs import (
     Spec,
 )
 from cnnctl.backends.stage import Buffers, ParameterLayout, Stage
-from cnnctl.errors import ConfigError, DtypeError, ShapeError
+from cnnctl.errors import ConfigError, DtypeError, ShapeError, describe_alternatives
 from cnnctl.nn.activation import ReLU
 from cnnctl.nn.arena import ALIGNMENT, Arena
 from cnnctl.nn.conv import Conv
@@ -182,7 +182,7 @@ class Plan:
 
     def load_params(self, params: Mapping[str, Array]) -> None:
         """Take over parameters; keys and shapes have to be the network's."""
-        self._load(params, "", self._weights)
+        self._load(params, {"": self._weights})
 
     def export_slots(self) -> dict[str, Array]:
         """Copies of the optimizer's state: "m/conv1.weight" and so on."""
@@ -194,20 +194,26 @@ class Plan:
 
     def load_slots(self, slots: Mapping[str, Array]) -> None:
         """Take over an optimizer's state as `export_slots` gave it."""
-        for slot, flat in self._slots.items():
-            self._load(slots, f"{slot}/", flat)
+        self._load(slots, {f"{slot}/": flat for slot, flat in self._slots.items()})
 
-    def _load(self, source: Mapping[str, Array], prefix: str, flat: Array) -> None:
-        for key, parameter in self._parameters.items():
-            name = prefix + key
+    def _load(self, source: Mapping[str, Array], flats: Mapping[str, Array]) -> None:
+        """Copy `prefix + key` for each flat array; checks all of it before anything is copied."""
+        wanted = {prefix + key: p for prefix in flats for key, p in self._parameters.items()}
+        for name in source:
+            if name not in wanted:
+                raise ConfigError(f"{name}: not known; {describe_alternatives(name, wanted)}")
+        for name, parameter in wanted.items():
             if name not in source:
                 raise ShapeError(f"{name}: missing; known: {', '.join(source)}")
             if source[name].shape != parameter.layout.shape:
                 raise ShapeError(
                     f"{name}: shape {source[name].shape} where {parameter.layout.shape} is needed"
                 )
-        for key, parameter in self._parameters.items():
-            parameter.layout.load(source[prefix + key], parameter.inner(flat))
+            if source[name].dtype != self.dtype:
+                raise DtypeError(f"{name}: dtype {source[name].dtype} where {self.dtype} is needed")
+        for prefix, flat in flats.items():
+            for key, parameter in self._parameters.items():
+                parameter.layout.load(source[prefix + key], parameter.inner(flat))
 
     def _named(self) -> Iterator[tuple[str, _Parameter]]:
         """Parameters in the network's order."""
@@ -283,14 +289,16 @@ class Plan:
     def _forward(self, x: Array, labels: Array) -> tuple[float, int, Array]:
         if len(self.network.output_shape) != 1:
             raise ShapeError(f"the loss needs scores (N, K), not images {self.network.output_shape}")
-        labels = np.ascontiguousarray(labels, np.int64)
-        classes = self.network.output_shape[0]
+        labels, classes = np.asarray(labels), self.network.output_shape[0]
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DtypeError(f"labels: {labels.dtype} is not an integer type")
         if labels.shape != (len(x),):
             raise ShapeError(f"labels: shape {labels.shape} where {(len(x),)} is needed")
         if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
             raise ShapeError(
                 f"labels: values {labels.min()}..{labels.max()} do not fit the {classes} classes"
             )
+        labels = np.require(labels, np.int64, ["C", "A"])
         self._run_stages(x)
         loss, correct = self._loss.forward(len(x), labels)
         return loss, correct, labels

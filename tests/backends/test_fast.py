@@ -147,6 +147,31 @@ def test_an_unknown_instruction_set_is_refused() -> None:
         create_backend("fast", isa="sse9")
 
 
+@pytest.mark.parametrize("threads", [0, -1, 257, 3_000_000_000, True, 1.0])
+def test_an_absurd_number_of_threads_is_refused(threads: int) -> None:
+    with pytest.raises(ConfigError, match="is not an integer from 1 to 256"):
+        FastBackend(threads=threads)
+
+
+@pytest.mark.parametrize("window", [Window.create(1, stride=2**61, padding=2**60), Window.create(1, 2**61)])
+def test_extents_that_overflow_are_refused(window: Window) -> None:
+    x, w = np.zeros((1, 1, 2, 2), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    with pytest.raises(ShapeError, match="more than 1099511627776"):
+        create_backend("fast").conv_forward(x, w, None, window)
+
+
+def test_misaligned_arrays_are_copied(rng: np.random.Generator) -> None:
+    x = integers(rng, (3, 2, 4, 4), "float32")
+    bytes_ = np.zeros(x.nbytes + 1, np.uint8)
+    misaligned = bytes_[1:].view(np.float32).reshape(x.shape)
+    misaligned[...] = x
+    w, window = integers(rng, (2, 2, 3, 3), "float32"), Window.create(3)
+    backend = create_backend("fast")
+    np.testing.assert_array_equal(
+        backend.conv_forward(misaligned, w, None, window), backend.conv_forward(x, w, None, window)
+    )
+
+
 def test_a_pool_with_too_many_taps_is_refused() -> None:
     with pytest.raises(ShapeError, match="more than 65536 taps"):
         create_backend("fast").maxpool_forward(np.zeros((1, 1, 300, 300), np.float32), Window.create(300))

@@ -193,7 +193,7 @@ def test_backend_answers_to_its_name(backend: Backend) -> None:
     [
         ("fats", 1, "backend: 'fats' is not known; did you mean fast?"),
         ("cuda", 1, f"backend: 'cuda' is not known; known: {', '.join(BACKENDS)}"),
-        ("naive", 0, "threads: 0 is below 1"),
+        ("naive", 0, "threads: 0 is not an integer from 1 to 256"),
     ],
 )
 def test_unusable_settings_are_configuration_errors(name: str, threads: int, message: str) -> None:

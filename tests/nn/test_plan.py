@@ -8,6 +8,7 @@ import pytest
 
 from cnnctl.backends import create_backend
 from cnnctl.backends.base import Backend
+from cnnctl.backends.fast import INSTRUCTION_SETS, FastBackend
 from cnnctl.backends.specs import Array, ConvSpec, FlattenSpec, LinearSpec, MaxPoolSpec, ReluSpec
 from cnnctl.errors import ConfigError, DtypeError, ShapeError
 from cnnctl.nn import Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
@@ -221,6 +222,55 @@ def test_fusion() -> None:
     assert [type(spec) for spec, _ in fuse_layers((MaxPool(2),))] == [MaxPoolSpec]
 
 
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_padding_stays_zero(isa: str, rng: np.random.Generator) -> None:
+    """What old memory holds must not get into the channels that fill a cache line."""
+    layers = [Conv(5, 3, padding=1), ReLU(), Conv(3, 3, padding=1), MaxPool(2), Linear(7), ReLU(), Linear(4)]
+    network = Network(layers, (6, 6, 6), seed=2)
+    plan = Plan(network, BATCH, FastBackend(threads=1, isa=isa), optimizer=Adam())
+    for _ in range(2):
+        for stage in plan._stages:
+            for buffer in (stage.buffers.y, stage.buffers.dx):
+                if buffer is not None:
+                    buffer.fill(np.nan)
+        plan.step(*draw_batch(network, rng))
+    for flat in (plan._weights, plan._gradients, *plan._slots.values()):
+        used = sum(abs(p.layout.view(p.inner(flat))).sum(dtype=np.float64) for p in plan._parameters.values())
+        assert abs(flat).sum(dtype=np.float64) == pytest.approx(used, rel=1e-6)
+
+
+def test_an_infinite_pixel_reaches_its_own_outputs_only(backend: Backend) -> None:
+    network = Network([Conv(5, 1), ReLU(), Linear(3)], (1, 2, 2))
+    for key, w in network.params.items():
+        w.fill(-1 if key == "conv1.weight" else 0)
+    x = np.ones((1, 1, 2, 2), np.float32)
+    x[0, 0, 1, 1] = np.inf
+    np.testing.assert_array_equal(Plan(network, 1, backend).predict(x), np.zeros((1, 3)))
+
+
+def test_a_batch_of_no_images(make_network: Callable[[str], Network], backend: Backend) -> None:
+    network = make_network("float32")
+    plan = Plan(network, BATCH, backend, optimizer=SGD())
+    x, labels = np.empty((0, *network.input_shape), np.float32), np.empty(0, np.int64)
+    assert plan.predict(x).shape == (0, *network.output_shape)
+    assert plan.step(x, labels) == plan.evaluate(x, labels) == (0.0, 0)
+    for key, w in plan.export_params().items():
+        np.testing.assert_array_equal(w, network.params[key])
+
+
+def test_loading_checks_everything_first(backend: Backend) -> None:
+    network = Network([Linear(4)], (2, 3, 3))
+    plan = Plan(network, BATCH, backend, optimizer=Adam())
+    slots = {key: value + 7 for key, value in plan.export_slots().items()}
+    with pytest.raises(ShapeError, match=r"v/linear1\.bias: missing"):
+        plan.load_slots({key: value for key, value in slots.items() if key != "v/linear1.bias"})
+    with pytest.raises(DtypeError, match=r"m/linear1\.weight: dtype float64 where float32 is needed"):
+        plan.load_slots({key: value.astype(np.float64) for key, value in slots.items()})
+    with pytest.raises(ConfigError, match=r"m/linear2\.bias: not known; did you mean m/linear1\.bias\?"):
+        plan.load_slots(slots | {"m/linear2.bias": slots["m/linear1.bias"]})
+    assert not any(value.any() for value in plan.export_slots().values())
+
+
 def test_nonfinite_parameters_are_named(backend: Backend, rng: np.random.Generator) -> None:
     network = Network([Conv(3, 3), ReLU(), Linear(4)], (2, 6, 6))
     plan = Plan(network, BATCH, backend, optimizer=SGD(lr=0.1))
@@ -245,6 +295,10 @@ def test_errors(backend: Backend, rng: np.random.Generator) -> None:
         plan.step(x, np.array([0, 1, 2, 3, 4]))
     with pytest.raises(ShapeError, match="labels: values -1"):
         plan.step(x, np.array([0, 1, 2, 3, -1]))
+    with pytest.raises(DtypeError, match="labels: float64 is not an integer type"):
+        plan.step(x, labels + 0.5)
+    with pytest.raises(ShapeError, match="labels: values 18446744073709551615"):
+        plan.step(x, np.full(BATCH, 2**64 - 1, np.uint64))
     with pytest.raises(ShapeError, match="labels: shape"):
         plan.step(x, labels[:2])
     with pytest.raises(ConfigError, match="without one"):
