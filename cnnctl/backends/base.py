@@ -423,12 +423,15 @@ def check_labels(scores: Array, labels: Array) -> None:
     _check_dtype("scores", scores)
     if scores.ndim != 2 or scores.shape[1] < 1 or labels.shape != scores.shape[:1]:
         raise ShapeError(f"scores, labels: shapes {scores.shape}, {labels.shape} are not (N, K), (N), K >= 1")
+    check_label_values(labels, scores.shape[1])
+
+
+def check_label_values(labels: Array, classes: int) -> None:
+    """Validate labels as integers in [0, classes)."""
     if not np.issubdtype(labels.dtype, np.integer):
         raise DtypeError(f"labels: {labels.dtype} is not an integer type")
-    if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[1]):
-        raise ShapeError(
-            f"labels: values {labels.min()}..{labels.max()} do not fit the {scores.shape[1]} classes"
-        )
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise ShapeError(f"labels: values {labels.min()}..{labels.max()} do not fit the {classes} classes")
 
 
 def _check_dtype(field: str, array: Array) -> None:

@@ -79,6 +79,9 @@ class FastBackend(Backend):
     def create_layout(self, shape: Shape, dtype: Any, first: Spec) -> "ImageLayout":
         # A network's input keeps its few channels side by side where the first stage takes them so.
         padded = not isinstance(first, (ConvSpec, LinearSpec))
+        return self._layout(shape, dtype, padded=padded)
+
+    def _layout(self, shape: Shape, dtype: Any, *, padded: bool = True) -> "ImageLayout":
         return ImageLayout(shape, self.kernels(dtype), _lanes(dtype), padded=padded)
 
     def create_stage(self, spec: Spec, layout: Layout, dtype: Any) -> Stage:
@@ -93,7 +96,7 @@ class FastBackend(Backend):
             case ReluSpec():
                 return ReluStage(layout)
             case FlattenSpec():
-                return FlattenStage(layout, dtype)
+                return FlattenStage(layout)
 
     def create_loss(self, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
         assert isinstance(layout, ImageLayout)
@@ -140,7 +143,7 @@ class FastBackend(Backend):
         return _run_backward(stage, len(x), need_dx)
 
     def _conv_stage(self, x: Array, w: Array, b: Array | None, sandwich: Sandwich) -> "ConvStage":
-        layout = ImageLayout(x.shape[1:], self.kernels(x.dtype), _lanes(x.dtype))
+        layout = self._layout(x.shape[1:], x.dtype)
         stage = ConvStage(ConvSpec(sandwich, len(w), b is not None), layout, x.dtype)
         _allocate(stage, x, {"weight": w, "bias": b})
         return stage
@@ -148,7 +151,7 @@ class FastBackend(Backend):
     def _linear_stage(
         self, x: Array, w: Array, b: Array | None, activation: Activation | None
     ) -> "LinearStage":
-        layout = ImageLayout(x.shape[1:], self.kernels(x.dtype), _lanes(x.dtype))
+        layout = self._layout(x.shape[1:], x.dtype)
         stage = LinearStage(LinearSpec(len(w), b is not None, activation), layout, x.dtype)
         _allocate(stage, x, {"weight": w, "bias": b})
         return stage
@@ -162,9 +165,7 @@ class FastBackend(Backend):
         return self._conv_sandwich_backward(dy, x, w, dy, None, Sandwich(window, groups), need_dx)
 
     def _maxpool_forward(self, x: Array, window: Window) -> tuple[Array, Array]:
-        stage = MaxPoolStage(
-            MaxPoolSpec(window), ImageLayout(x.shape[1:], self.kernels(x.dtype), _lanes(x.dtype))
-        )
+        stage = MaxPoolStage(MaxPoolSpec(window), self._layout(x.shape[1:], x.dtype))
         _allocate(stage, x, {})
         stage.forward(len(x))
         return stage.output.read(stage.buffers.y, len(x)), stage.read_index(len(x))
@@ -172,8 +173,7 @@ class FastBackend(Backend):
     def _maxpool_backward(
         self, dy: Array, index: Array, x_shape: tuple[int, int, int, int], window: Window
     ) -> Array:
-        layout = ImageLayout(x_shape[1:], self.kernels(dy.dtype), _lanes(dy.dtype))
-        stage = MaxPoolStage(MaxPoolSpec(window), layout)
+        stage = MaxPoolStage(MaxPoolSpec(window), self._layout(x_shape[1:], dy.dtype))
         _allocate(stage, np.zeros(x_shape, dy.dtype), {})
         _load_output(stage, dy, dy)
         stage.load_index(index)
@@ -435,9 +435,9 @@ class FlattenStage(Stage):
     input: ImageLayout
     output: ImageLayout
 
-    def __init__(self, layout: ImageLayout, dtype: Any) -> None:
+    def __init__(self, layout: ImageLayout) -> None:
         self.input, self.output = layout, layout.like((prod(layout.shape),))
-        self.parameters, self.saved, self.dtype = {}, {}, dtype
+        self.parameters, self.saved = {}, {}
 
     def forward(self, n: int) -> None:
         b = self.buffers

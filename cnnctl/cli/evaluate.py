@@ -11,7 +11,7 @@ from typing import Literal
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.train import Watcher, describe_run, print_scores
+from cnnctl.cli.train import Watcher, show_run
 
 
 @click.command("eval")
@@ -47,8 +47,4 @@ def evaluate(
     )
     if found.status != "finished":
         display.warn(f"the run is {found.status}; these are its weights after step {evaluation.step}")
-    if as_json:
-        display.print_json(describe_run("eval", scored))
-    else:
-        print_scores(scored)
-        display.print_text(str(scored.path))
+    show_run("eval", scored, as_json)

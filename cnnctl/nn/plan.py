@@ -9,12 +9,13 @@ layer's input gradient, and with all of its memory known beforehand.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from cnnctl.backends.base import Backend
+from cnnctl.backends.base import Backend, check_label_values
 from cnnctl.backends.specs import (
+    Activation,
     Array,
     ConvSpec,
     FlattenSpec,
@@ -34,6 +35,8 @@ from cnnctl.nn.linear import Flatten, Linear
 from cnnctl.nn.network import Network
 from cnnctl.nn.pooling import MaxPool
 from cnnctl.optim.optimizer import Optimizer, check_real
+
+L = TypeVar("L", bound=Layer)
 
 
 class StepResult(NamedTuple):
@@ -63,32 +66,36 @@ def fuse_layers(layers: tuple[Layer, ...]) -> list[tuple[Spec, Layer]]:
     stages: list[tuple[Spec, Layer]] = []
     position = 0
 
-    def next_is(kind: type[Layer]) -> bool:
-        return position < len(layers) and isinstance(layers[position], kind)
+    def peek() -> Layer | None:
+        return layers[position] if position < len(layers) else None
+
+    def take(kind: type[L]) -> L | None:
+        """The next layer, if it is of that kind: it is done with then."""
+        nonlocal position
+        following = peek()
+        if not isinstance(following, kind):
+            return None
+        position += 1
+        return following
 
     while position < len(layers):
         layer = layers[position]
         position += 1
         match layer:
             case Conv():
-                activation = pool = None
-                if next_is(ReLU):
-                    activation, position = "relu", position + 1
-                if next_is(MaxPool):
-                    pool, position = layers[position].window, position + 1  # type: ignore[attr-defined]
-                sandwich = Sandwich(layer.window, layer.groups, activation, pool)  # type: ignore[arg-type]
+                activation: Activation | None = "relu" if take(ReLU) else None
+                pool = take(MaxPool)
+                sandwich = Sandwich(layer.window, layer.groups, activation, pool.window if pool else None)
                 stages.append((ConvSpec(sandwich, layer.filters, layer.bias), layer))
             case Linear():
-                activation = None
-                if next_is(ReLU):
-                    activation, position = "relu", position + 1
-                stages.append((LinearSpec(layer.units, layer.bias, activation), layer))  # type: ignore[arg-type]
+                activation = "relu" if take(ReLU) else None
+                stages.append((LinearSpec(layer.units, layer.bias, activation), layer))
             case MaxPool():
                 stages.append((MaxPoolSpec(layer.window), layer))
             case ReLU():
                 stages.append((ReluSpec(), layer))
             case Flatten():
-                if not next_is(Linear):
+                if not isinstance(peek(), Linear):
                     stages.append((FlattenSpec(), layer))
             case _:
                 raise ConfigError(f"{layer.name}: a plan does not know the layer kind {layer.kind!r}")
@@ -289,15 +296,10 @@ class Plan:
     def _forward(self, x: Array, labels: Array) -> tuple[float, int, Array]:
         if len(self.network.output_shape) != 1:
             raise ShapeError(f"the loss needs scores (N, K), not images {self.network.output_shape}")
-        labels, classes = np.asarray(labels), self.network.output_shape[0]
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise DtypeError(f"labels: {labels.dtype} is not an integer type")
+        labels = np.asarray(labels)
         if labels.shape != (len(x),):
             raise ShapeError(f"labels: shape {labels.shape} where {(len(x),)} is needed")
-        if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-            raise ShapeError(
-                f"labels: values {labels.min()}..{labels.max()} do not fit the {classes} classes"
-            )
+        check_label_values(labels, self.network.output_shape[0])
         labels = np.require(labels, np.int64, ["C", "A"])
         self._run_stages(x)
         loss, correct = self._loss.forward(len(x), labels)
