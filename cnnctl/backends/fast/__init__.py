@@ -1,0 +1,8 @@
+"""The C kernels behind the contract: NHWC inside, channels padded to a cache line.
+
+These files validate, allocate and translate layouts; every number is computed in `ext/`.
+"""
+
+from cnnctl.backends.fast.backend import INSTRUCTION_SETS, FastBackend
+
+__all__ = ["INSTRUCTION_SETS", "FastBackend"]

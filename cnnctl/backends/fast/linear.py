@@ -1,0 +1,73 @@
+"""Fully connected layers, and the flattening that comes before them, as stages."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from cnnctl.backends import _kernels
+from cnnctl.backends.fast.layout import ImageLayout
+from cnnctl.backends.specs import LinearSpec
+from cnnctl.backends.stage import ParameterLayout, Stage
+
+
+class LinearStage(Stage):
+    """A fully connected layer with bias and ReLU; weights [out][in], `in` ordered as the images lie."""
+
+    output: ImageLayout
+
+    def __init__(self, spec: LinearSpec, layout: ImageLayout, dtype: Any) -> None:
+        units = spec.units
+        self.input, self.output, self.saved = layout, layout.like((units,)), {}
+        self.parameters = {
+            "weight": ParameterLayout((units, prod(layout.shape)), (units, layout.size), layout.view)
+        }
+        row = self.output.size
+        if spec.bias:
+            self.parameters["bias"] = ParameterLayout((units,), (row,), lambda inner: inner[:units])
+        self.kernel = _kernels.LinearKernel(
+            layout.kernels, layout.size, units, row, spec.activation is not None
+        )
+        self.unused_db = np.empty(row, dtype)
+
+    def scratch_elements(self, batch_size: int) -> int:
+        return int(self.kernel.scratch(batch_size))
+
+    def forward(self, n: int) -> None:
+        b = self.buffers
+        self.kernel.forward(n, b.x, b.params["weight"], b.params.get("bias"), b.y, b.scratch)
+
+    def backward(self, n: int) -> None:
+        b = self.buffers
+        self.kernel.backward(
+            n,
+            b.dy,
+            b.x,
+            b.params["weight"],
+            b.y,
+            b.dx,
+            b.grads["weight"],
+            b.grads.get("bias", self.unused_db),
+            b.scratch,
+        )
+
+
+class FlattenStage(Stage):
+    """NHWC to a vector in (C, H, W) order, through one NCHW copy."""
+
+    input: ImageLayout
+    output: ImageLayout
+
+    def __init__(self, layout: ImageLayout) -> None:
+        self.input, self.output = layout, layout.like((prod(layout.shape),))
+        self.parameters, self.saved = {}, {}
+
+    def forward(self, n: int) -> None:
+        b = self.buffers
+        self.output.load(self.input.read(b.x, n).reshape(n, *self.output.shape), b.y)
+
+    def backward(self, n: int) -> None:
+        b = self.buffers
+        if b.dx is not None:
+            assert b.dy is not None
+            self.input.load(self.output.read(b.dy, n).reshape(n, *self.input.shape), b.dx)
