@@ -6,6 +6,9 @@ have been accepted. Nothing here prints.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import inf
+from numbers import Real
+from typing import Any
 
 
 class CnnctlError(Exception):
@@ -81,3 +84,10 @@ def describe_alternatives(value: object, alternatives: Iterable[str]) -> str:
     if nearest:
         return f"did you mean {nearest[0]}?"
     return f"known: {', '.join(known)}"
+
+
+def check_real(field: str, value: Any, low: float, high: float = inf, *, above: bool = False) -> None:
+    """Refuse what is no number in [low, high), or in (low, high) if it has to be `above` low."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not low <= value < high or (above and value == low):
+        raise ConfigError(f"{field}: {value!r} is not a number in {'(' if above else '['}{low}, {high})")

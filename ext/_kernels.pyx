@@ -12,7 +12,7 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 
 cdef extern from "kernels.h" nogil:
@@ -23,19 +23,76 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w
         ptrdiff_t pad_top, pad_left, pad_right
 
+    ctypedef enum activation_kind:
+        pass
+
+    ctypedef enum pool_kind:
+        pass
+
+    ctypedef unsigned short tap_index
+
     ctypedef struct conv_shape:
         image_shape x, z, y
         window_shape window, pool
         ptrdiff_t groups
-        int relu, pooled
+        activation_kind activation
+        pool_kind pooling
+        int norm, residual, exact
+        double eps, momentum
+
+    ctypedef struct conv_arrays:
+        const void *x
+        const void *w
+        const void *b
+        const void *gamma
+        const void *beta
+        const void *r
+        void *running_mean
+        void *running_var
+        void *z
+        void *mean
+        void *var
+        void *y
+        tap_index *index
+        void *scratch
+
+    ctypedef struct conv_gradients:
+        const void *dy
+        void *dx
+        void *dw
+        void *db
+        void *dgamma
+        void *dbeta
+        void *dr
+        int accumulate
 
     ctypedef struct linear_shape:
         ptrdiff_t in_ "in", out, y_row
         int relu
 
-    ctypedef struct maxpool_shape:
+    ctypedef struct pool_shape:
         image_shape x, y
         window_shape window
+
+    ctypedef struct batchnorm_shape:
+        image_shape x
+        double eps, momentum
+
+    ctypedef struct lrn_shape:
+        image_shape x
+        ptrdiff_t size
+        double alpha, beta, k
+
+    ctypedef struct prepare_shape:
+        image_shape image
+        int bytes
+
+    ctypedef struct prepare_arrays:
+        const void *pixels
+        const int64_t *chosen
+        const int32_t *moves
+        const void *scale
+        const void *shift
 
     ctypedef struct sgd_settings:
         double lr, momentum, l2
@@ -45,18 +102,16 @@ cdef extern from "kernels.h" nogil:
         double lr, beta1, beta2, eps, l2
         int64_t step
 
-    ctypedef unsigned short tap_index
-
     ctypedef struct kernel_table:
         ptrdiff_t (*conv_scratch)(const conv_shape *, ptrdiff_t, int) noexcept nogil
         ptrdiff_t (*linear_scratch)(const linear_shape *, ptrdiff_t, int) noexcept nogil
+        ptrdiff_t (*batchnorm_scratch)(const batchnorm_shape *, ptrdiff_t, int) noexcept nogil
+        ptrdiff_t (*lrn_scratch)(const lrn_shape *, int) noexcept nogil
         void (*conv_forward)(
-            const conv_shape *, int, ptrdiff_t, const void *, const void *, const void *, void
-            *, tap_index *, void *
+            const conv_shape *, int, ptrdiff_t, int, const conv_arrays *
         ) noexcept nogil
         void (*conv_backward)(
-            const conv_shape *, int, ptrdiff_t, const void *, const void *, const void *,
-            const void *, const tap_index *, void *, void *, void *, void *
+            const conv_shape *, int, ptrdiff_t, const conv_arrays *, const conv_gradients *
         ) noexcept nogil
         void (*linear_forward)(
             const linear_shape *, int, ptrdiff_t, const void *, const void *, const void *,
@@ -67,21 +122,49 @@ cdef extern from "kernels.h" nogil:
             const void *, void *, void *, void *, void *
         ) noexcept nogil
         void (*maxpool_forward)(
-            const maxpool_shape *, int, ptrdiff_t, const void *, void *, tap_index *
+            const pool_shape *, int, ptrdiff_t, const void *, void *, tap_index *
         ) noexcept nogil
         void (*maxpool_backward)(
-            const maxpool_shape *, int, ptrdiff_t, const void *, const tap_index *, void *
+            const pool_shape *, int, ptrdiff_t, const void *, const tap_index *, void *
         ) noexcept nogil
-        void (*relu_forward)(int, ptrdiff_t, const void *, void *) noexcept nogil
-        void (*relu_backward)(int, ptrdiff_t, const void *, const void *, void *) noexcept nogil
+        void (*avgpool_forward)(const pool_shape *, int, ptrdiff_t, const void *, void *) noexcept nogil
+        void (*avgpool_backward)(const pool_shape *, int, ptrdiff_t, const void *, void *) noexcept nogil
+        void (*activation_forward)(
+            activation_kind, const image_shape *, int, ptrdiff_t, const void *, void *
+        ) noexcept nogil
+        void (*activation_backward)(
+            activation_kind, const image_shape *, int, ptrdiff_t, const void *, const void *, void *
+        ) noexcept nogil
+        void (*batchnorm_forward)(
+            const batchnorm_shape *, int, ptrdiff_t, const void *, const void *, const void *,
+            void *, void *, void *, void *, void *, void *
+        ) noexcept nogil
+        void (*batchnorm_inference)(
+            const batchnorm_shape *, int, ptrdiff_t, const void *, const void *, const void *,
+            const void *, const void *, void *, void *
+        ) noexcept nogil
+        void (*batchnorm_backward)(
+            const batchnorm_shape *, int, ptrdiff_t, const void *, const void *, const void *,
+            const void *, const void *, void *, void *, void *, void *
+        ) noexcept nogil
+        void (*lrn_forward)(const lrn_shape *, int, ptrdiff_t, const void *, void *, void *) noexcept nogil
+        void (*lrn_backward)(
+            const lrn_shape *, int, ptrdiff_t, const void *, const void *, void *, void *
+        ) noexcept nogil
+        void (*dropout)(
+            const image_shape *, int, ptrdiff_t, double, uint64_t, const void *, void *
+        ) noexcept nogil
+        void (*prepare_images)(
+            const prepare_shape *, int, ptrdiff_t, const prepare_arrays *, void *
+        ) noexcept nogil
         void (*import_images)(const image_shape *, int, ptrdiff_t, const void *, void *) noexcept nogil
         void (*export_images)(const image_shape *, int, ptrdiff_t, const void *, void *) noexcept nogil
         double (*softmax_forward)(
-            ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *, void *, ptrdiff_t
+            int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *, void *, ptrdiff_t
             *
         ) noexcept nogil
         void (*softmax_backward)(
-            ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *, void *
+            int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *, void *
         ) noexcept nogil
         double (*sgd_update)(
             const sgd_settings *, int, ptrdiff_t, void *, const void *, void *, double *
@@ -90,6 +173,9 @@ cdef extern from "kernels.h" nogil:
             const adam_settings *, int, ptrdiff_t, void *, const void *, void *, void *,
             double *
         ) noexcept nogil
+        double (*fma_burst)(int, ptrdiff_t) noexcept nogil
+        double (*read_burst)(int, ptrdiff_t, ptrdiff_t, const void *) noexcept nogil
+        double (*copy_burst)(int, ptrdiff_t, ptrdiff_t, const void *, void *) noexcept nogil
 
     ctypedef enum instruction_set:
         pass
@@ -155,18 +241,41 @@ cdef class Kernels:
         self.table = kernels_for(<instruction_set>isa, is_double)
         self.threads = threads
 
-    def relu_forward(self, ptrdiff_t count, x, y):
+    def activation_forward(self, int kind, shape, ptrdiff_t n, x, y):
+        cdef image_shape image = as_image(shape)
         cdef const void *from_ = source(x)
         cdef void *to = target(y)
         with nogil:
-            self.table.relu_forward(self.threads, count, from_, to)
+            self.table.activation_forward(<activation_kind>kind, &image, self.threads, n, from_, to)
 
-    def relu_backward(self, ptrdiff_t count, dy, y, dx):
-        cdef const void *from_ = source(dy)
-        cdef const void *output = source(y)
+    def activation_backward(self, int kind, shape, ptrdiff_t n, dy, x_or_y, dx):
+        cdef image_shape image = as_image(shape)
+        cdef const void *gradient = source(dy)
+        cdef const void *known = source(x_or_y)
         cdef void *to = target(dx)
         with nogil:
-            self.table.relu_backward(self.threads, count, from_, output, to)
+            self.table.activation_backward(
+                <activation_kind>kind, &image, self.threads, n, gradient, known, to)
+
+    def dropout(self, shape, ptrdiff_t n, double rate, uint64_t key, x, y):
+        cdef image_shape image = as_image(shape)
+        cdef const void *from_ = source(x)
+        cdef void *to = target(y)
+        with nogil:
+            self.table.dropout(&image, self.threads, n, rate, key, from_, to)
+
+    def prepare_images(self, shape, ptrdiff_t n, pixels, bint bytes, chosen, moves, scale, shift, out):
+        """Chosen images of a data set, moved and normalised, into rows of `out`."""
+        cdef prepare_shape s
+        cdef prepare_arrays a
+        s.image, s.bytes = as_image(shape), bytes
+        a.pixels = source(pixels)
+        a.chosen = <const int64_t *>source(chosen)
+        a.moves = <const int32_t *>source(moves)
+        a.scale, a.shift = source(scale), source(shift)
+        cdef void *to = target(out)
+        with nogil:
+            self.table.prepare_images(&s, self.threads, n, &a, to)
 
     def import_images(self, shape, ptrdiff_t n, nchw, nhwc):
         cdef image_shape image = as_image(shape)
@@ -190,7 +299,7 @@ cdef class Kernels:
         cdef ptrdiff_t correct
         cdef double loss
         with nogil:
-            loss = self.table.softmax_forward(n, classes, row, from_, label, to, &correct)
+            loss = self.table.softmax_forward(self.threads, n, classes, row, from_, label, to, &correct)
         return loss, correct
 
     def softmax_backward(self, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, p, labels, dscores):
@@ -198,7 +307,7 @@ cdef class Kernels:
         cdef const int64_t *label = <const int64_t *>source(labels)
         cdef void *to = target(dscores)
         with nogil:
-            self.table.softmax_backward(n, classes, row, from_, label, to)
+            self.table.softmax_backward(self.threads, n, classes, row, from_, label, to)
 
     def sgd_update(self, ptrdiff_t count, w, dw, velocity, sums, *, lr, momentum, nesterov, l2):
         cdef sgd_settings settings = sgd_settings(lr, momentum, l2, nesterov)
@@ -224,51 +333,81 @@ cdef class Kernels:
                 &settings, self.threads, count, weight, gradient, first, second, sum_)
         return total
 
+    def fma_burst(self, ptrdiff_t rounds):
+        """Returns the floating-point operations done."""
+        cdef double done
+        with nogil:
+            done = self.table.fma_burst(self.threads, rounds)
+        return done
+
+    def read_burst(self, ptrdiff_t rounds, ptrdiff_t count, x):
+        """Reads the first `count` elements of x so often; returns the bytes read."""
+        cdef const void *from_ = source(x)
+        cdef double done
+        with nogil:
+            done = self.table.read_burst(self.threads, rounds, count, from_)
+        return done
+
+    def copy_burst(self, ptrdiff_t rounds, ptrdiff_t count, x, y):
+        """Copies the first `count` elements of x to y so often; returns the bytes read and written."""
+        cdef const void *from_ = source(x)
+        cdef void *to = target(y)
+        cdef double done
+        with nogil:
+            done = self.table.copy_burst(self.threads, rounds, count, from_, to)
+        return done
+
 
 cdef class ConvKernel:
-    """Convolution, ReLU and max pool for fixed extents and any number of images."""
+    """Convolution and what is fused behind it, for fixed extents and any number of images."""
 
     cdef Kernels kernels
     cdef conv_shape shape
 
-    def __init__(self, Kernels kernels, x, z, y, window, pool, int groups, bint relu):
+    def __init__(self, Kernels kernels, x, z, y, window, pool, *, int groups, int activation,
+                 int pooling, bint norm, bint residual, bint exact, double eps, double momentum):
         self.kernels = kernels
         self.shape.x, self.shape.z, self.shape.y = as_image(x), as_image(z), as_image(y)
         self.shape.window = as_window(window)
-        self.shape.pooled = pool is not None
         if pool is not None:
             self.shape.pool = as_window(pool)
         self.shape.groups = groups
-        self.shape.relu = relu
+        self.shape.activation = <activation_kind>activation
+        self.shape.pooling = <pool_kind>pooling
+        self.shape.norm, self.shape.residual, self.shape.exact = norm, residual, exact
+        self.shape.eps, self.shape.momentum = eps, momentum
 
     def scratch(self, ptrdiff_t n):
         """Reals of scratch that a call for n images needs."""
         return self.kernels.table.conv_scratch(&self.shape, n, self.kernels.threads)
 
-    def forward(self, ptrdiff_t n, x, w, b, y, index, scratch):
-        cdef const void *from_ = source(x)
-        cdef const void *weight = source(w)
-        cdef const void *bias = source(b)
-        cdef void *to = target(y)
-        cdef tap_index *winners = <tap_index *>target(index)
-        cdef void *work = target(scratch)
-        with nogil:
-            self.kernels.table.conv_forward(&self.shape, self.kernels.threads, n, from_, weight, bias, to,
-                                            winners, work)
+    cdef conv_arrays gather(self, arrays) except *:
+        """The members of conv_arrays by their names; what is missing becomes NULL."""
+        cdef conv_arrays a
+        a.x, a.w, a.b = source(arrays["x"]), source(arrays["w"]), source(arrays.get("b"))
+        a.gamma, a.beta = source(arrays.get("gamma")), source(arrays.get("beta"))
+        a.r = source(arrays.get("r"))
+        a.running_mean, a.running_var = target(arrays.get("running_mean")), target(arrays.get("running_var"))
+        a.z, a.mean, a.var = target(arrays.get("z")), target(arrays.get("mean")), target(arrays.get("var"))
+        a.y = target(arrays["y"])
+        a.index = <tap_index *>target(arrays.get("index"))
+        a.scratch = target(arrays["scratch"])
+        return a
 
-    def backward(self, ptrdiff_t n, dy, x, w, y, index, dx, dw, db, scratch):
-        cdef const void *gradient = source(dy)
-        cdef const void *from_ = source(x)
-        cdef const void *weight = source(w)
-        cdef const void *output = source(y)
-        cdef const tap_index *winners = <const tap_index *>source(index)
-        cdef void *to = target(dx)
-        cdef void *weight_gradient = target(dw)
-        cdef void *bias_gradient = target(db)
-        cdef void *work = target(scratch)
+    def forward(self, ptrdiff_t n, bint training, arrays):
+        cdef conv_arrays a = self.gather(arrays)
         with nogil:
-            self.kernels.table.conv_backward(&self.shape, self.kernels.threads, n, gradient, from_, weight,
-                                             output, winners, to, weight_gradient, bias_gradient, work)
+            self.kernels.table.conv_forward(&self.shape, self.kernels.threads, n, training, &a)
+
+    def backward(self, ptrdiff_t n, arrays, gradients, bint accumulate):
+        cdef conv_arrays a = self.gather(arrays)
+        cdef conv_gradients g
+        g.dy, g.dx, g.dw = source(gradients["dy"]), target(gradients.get("dx")), target(gradients["dw"])
+        g.db = target(gradients.get("db"))
+        g.dgamma, g.dbeta = target(gradients.get("dgamma")), target(gradients.get("dbeta"))
+        g.dr, g.accumulate = target(gradients.get("dr")), accumulate
+        with nogil:
+            self.kernels.table.conv_backward(&self.shape, self.kernels.threads, n, &a, &g)
 
 
 cdef class LinearKernel:
@@ -309,26 +448,127 @@ cdef class LinearKernel:
                                                output, to, weight_gradient, bias_gradient, work)
 
 
-cdef class MaxPoolKernel:
-    """Max pooling for fixed extents and any number of images."""
+cdef class PoolKernel:
+    """Max and average pooling for fixed extents and any number of images."""
 
     cdef Kernels kernels
-    cdef maxpool_shape shape
+    cdef pool_shape shape
 
     def __init__(self, Kernels kernels, x, y, window):
         self.kernels = kernels
         self.shape.x, self.shape.y, self.shape.window = as_image(x), as_image(y), as_window(window)
 
-    def forward(self, ptrdiff_t n, x, y, index):
+    def max_forward(self, ptrdiff_t n, x, y, index):
         cdef const void *from_ = source(x)
         cdef void *to = target(y)
         cdef tap_index *winners = <tap_index *>target(index)
         with nogil:
             self.kernels.table.maxpool_forward(&self.shape, self.kernels.threads, n, from_, to, winners)
 
-    def backward(self, ptrdiff_t n, dy, index, dx):
+    def max_backward(self, ptrdiff_t n, dy, index, dx):
         cdef const void *gradient = source(dy)
         cdef const tap_index *winners = <const tap_index *>source(index)
         cdef void *to = target(dx)
         with nogil:
             self.kernels.table.maxpool_backward(&self.shape, self.kernels.threads, n, gradient, winners, to)
+
+    def average_forward(self, ptrdiff_t n, x, y):
+        cdef const void *from_ = source(x)
+        cdef void *to = target(y)
+        with nogil:
+            self.kernels.table.avgpool_forward(&self.shape, self.kernels.threads, n, from_, to)
+
+    def average_backward(self, ptrdiff_t n, dy, dx):
+        cdef const void *gradient = source(dy)
+        cdef void *to = target(dx)
+        with nogil:
+            self.kernels.table.avgpool_backward(&self.shape, self.kernels.threads, n, gradient, to)
+
+
+cdef class BatchNormKernel:
+    """Batch normalisation for fixed extents and any number of images."""
+
+    cdef Kernels kernels
+    cdef batchnorm_shape shape
+
+    def __init__(self, Kernels kernels, x, double eps, double momentum):
+        self.kernels = kernels
+        self.shape.x, self.shape.eps, self.shape.momentum = as_image(x), eps, momentum
+
+    def scratch(self, ptrdiff_t n):
+        """Reals of scratch that a call for n images needs."""
+        return self.kernels.table.batchnorm_scratch(&self.shape, n, self.kernels.threads)
+
+    def forward(self, ptrdiff_t n, x, gamma, beta, y, mean, var, running_mean, running_var, scratch):
+        """Fills y, mean and var; moves the running statistics."""
+        cdef const void *from_ = source(x)
+        cdef const void *scale = source(gamma)
+        cdef const void *shift = source(beta)
+        cdef void *to = target(y)
+        cdef void *batch_mean = target(mean)
+        cdef void *batch_var = target(var)
+        cdef void *moved_mean = target(running_mean)
+        cdef void *moved_var = target(running_var)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.batchnorm_forward(
+                &self.shape, self.kernels.threads, n, from_, scale, shift, to, batch_mean, batch_var,
+                moved_mean, moved_var, work)
+
+    def inference(self, ptrdiff_t n, x, gamma, beta, mean, var, y, scratch):
+        cdef const void *from_ = source(x)
+        cdef const void *scale = source(gamma)
+        cdef const void *shift = source(beta)
+        cdef const void *fixed_mean = source(mean)
+        cdef const void *fixed_var = source(var)
+        cdef void *to = target(y)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.batchnorm_inference(
+                &self.shape, self.kernels.threads, n, from_, scale, shift, fixed_mean, fixed_var, to, work)
+
+    def backward(self, ptrdiff_t n, dy, x, gamma, mean, var, dx, dgamma, dbeta, scratch):
+        cdef const void *gradient = source(dy)
+        cdef const void *from_ = source(x)
+        cdef const void *scale = source(gamma)
+        cdef const void *batch_mean = source(mean)
+        cdef const void *batch_var = source(var)
+        cdef void *to = target(dx)
+        cdef void *scale_gradient = target(dgamma)
+        cdef void *shift_gradient = target(dbeta)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.batchnorm_backward(
+                &self.shape, self.kernels.threads, n, gradient, from_, scale, batch_mean, batch_var, to,
+                scale_gradient, shift_gradient, work)
+
+
+cdef class LrnKernel:
+    """Local response normalisation for fixed extents and any number of images."""
+
+    cdef Kernels kernels
+    cdef lrn_shape shape
+
+    def __init__(self, Kernels kernels, x, ptrdiff_t size, double alpha, double beta, double k):
+        self.kernels = kernels
+        self.shape.x, self.shape.size = as_image(x), size
+        self.shape.alpha, self.shape.beta, self.shape.k = alpha, beta, k
+
+    def scratch(self):
+        """Reals of scratch that a call needs."""
+        return self.kernels.table.lrn_scratch(&self.shape, self.kernels.threads)
+
+    def forward(self, ptrdiff_t n, x, y, scratch):
+        cdef const void *from_ = source(x)
+        cdef void *to = target(y)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.lrn_forward(&self.shape, self.kernels.threads, n, from_, to, work)
+
+    def backward(self, ptrdiff_t n, dy, x, dx, scratch):
+        cdef const void *gradient = source(dy)
+        cdef const void *from_ = source(x)
+        cdef void *to = target(dx)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.lrn_backward(&self.shape, self.kernels.threads, n, gradient, from_, to, work)

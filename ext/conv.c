@@ -1,142 +1,99 @@
-/* Convolution with bias, ReLU and max pool behind it: direct, in NHWC, no column buffers.
+/* Convolution with all that is fused behind it: y = pool(activation(norm(conv(x, w) + b) + r)).
  *
- * For one kernel row the taps of a pixel lie side by side in memory, so convolution is a
- * matrix product whose left matrix overlaps itself: rows are output pixels, `step` apart.
- * Images are padded left and right in a worker's scratch; taps above and below the image
- * are skipped. The input gradient is, at stride 1, the same product with flipped filters,
- * otherwise a product followed by a scatter. Nothing here depends on the number of threads:
- * forward works by image, backward by chunks of the batch that are summed in order.
+ * Directly or by Winograd's algorithm; either way nothing depends on the number of threads:
+ * forward works by groups of images, backward by chunks of the batch whose sums are added in
+ * order. With batch norm the convolution's sums z are kept, forward sweeps over them a second
+ * time to normalise, and backward sweeps twice: for the sums over the batch that the gradient
+ * of norm needs, and for the gradients themselves.
  */
-#include "tiles.h"
-
-#include "maxpool.h"
+#include "direct.h"
 #include "pool.h"
+#include "sandwich.h"
+#include "winograd.h"
 
-/* One product "image (*) packed filters": what forward and the flipped input gradient share. */
-typedef struct {
-    ptrdiff_t rows, columns;      /* output pixels */
-    ptrdiff_t height, line;       /* input rows, and reals a row of the padded image */
-    ptrdiff_t depth;              /* reals a run of adjacent taps */
-    ptrdiff_t runs, run_offset;   /* runs a kernel row, reals between them */
-    ptrdiff_t kernel_h, dilation; /* kernel rows, reals between them counted in image rows */
-    ptrdiff_t top, row_stride;    /* image row of output row oh: oh*row_stride - top */
-    ptrdiff_t step;               /* reals between neighbouring output pixels' first taps */
-    ptrdiff_t filters, pixel;     /* output channels of a group, reals an output pixel */
-    int relu;
-} product;
-
-static ptrdiff_t panels_of(ptrdiff_t filters) { return ceil_div(filters, PANEL); }
-
-/* First and last + 1 of the kernel rows that fall inside the image. */
-static void valid_rows(const product *p, ptrdiff_t oh, ptrdiff_t *first, ptrdiff_t *end) {
-    ptrdiff_t origin = oh * p->row_stride - p->top;
-    *first = origin < 0 ? ceil_div(-origin, p->dilation) : 0;
-    *end = origin >= p->height ? 0 : at_most(p->kernel_h, ceil_div(p->height - origin, p->dilation));
-    *first = at_most(*first, *end);
-}
-
-INLINE void product_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const product *p, const real *image,
-                         ptrdiff_t origin, ptrdiff_t first, ptrdiff_t end, const real *panel,
-                         const real *bias, real *out, ptrdiff_t out_step) {
-    vec sums[TILE_ROWS][TILE_VECTORS];
-    UNROLLED (i, rows)
-        UNROLLED (v, vectors)
-            sums[i][v] = load(bias + v * VLEN);
-    for (ptrdiff_t kh = first; kh < end; kh++)
-        for (ptrdiff_t r = 0; r < p->runs; r++)
-            accumulate_nn(rows, vectors, sums,
-                          image + (origin + kh * p->dilation * p->line + r * p->run_offset), p->step,
-                          p->depth, panel + (kh * p->runs + r) * p->depth * PANEL);
-    if (p->relu) {
-        UNROLLED (i, rows)
-            UNROLLED (v, vectors)
-                sums[i][v] = relu_vector(sums[i][v]);
-    }
-    UNROLLED (i, rows)
-        UNROLLED (v, vectors)
-            store(out + i * out_step + v * VLEN, sums[i][v]);
-}
-
-/* All output pixels of one image and one group. `panels` as packed, `bias` padded to PANEL;
- * `whole`: the group's channels may be stored up to the next full vector. */
-static void run_product(const product *p, const real *image, const real *panels, const real *bias, int whole,
-                        real *out) {
-    ptrdiff_t tiles = ceil_div(p->columns, TILE_ROWS), panel_size = p->kernel_h * p->runs * p->depth * PANEL;
-    for (ptrdiff_t panel = 0; panel < panels_of(p->filters); panel++) {
-        ptrdiff_t columns = at_most(PANEL, p->filters - panel * PANEL), vectors = ceil_div(columns, VLEN);
-        int partial = !whole && columns < vectors * VLEN;
-        for (ptrdiff_t oh = 0; oh < p->rows; oh++) {
-            ptrdiff_t first, end;
-            valid_rows(p, oh, &first, &end);
-            for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-                ptrdiff_t ow = tile_start(p->columns, tiles, tile);
-                ptrdiff_t rows = tile_start(p->columns, tiles, tile + 1) - ow;
-                ptrdiff_t origin = (oh * p->row_stride - p->top) * p->line + ow * p->step;
-                real *to = out + (oh * p->columns + ow) * p->pixel + panel * PANEL, aside[TILE_ROWS * PANEL];
-                DISPATCH_TILE(rows, vectors, product_tile, p, image, origin, first, end,
-                              panels + panel * panel_size, bias + panel * PANEL, partial ? aside : to,
-                              partial ? PANEL : p->pixel)
-                for (ptrdiff_t i = 0; partial && i < rows; i++) /* a neighbour's channels begin behind them */
-                    memcpy(to + i * p->pixel, aside + i * PANEL, (size_t)columns * sizeof(real));
-            }
-        }
-    }
-}
+#define WINOGRAD_CHANNELS 16
 
 /* Where the parts of the scratch begin, in reals. Shared parts first, then each worker's. */
 typedef struct {
-    ptrdiff_t filters, flipped, bias, zeros, partial, shared; /* shared: end of the shared parts */
-    ptrdiff_t image, z, dz, column, gradient, worker;         /* within a worker's; worker: its size */
-    ptrdiff_t chunks;
+    ptrdiff_t filters, folded, bias, scale, shift, from_z, from_one, moments, partial, shared;
+    ptrdiff_t image, z, dz, gradient, winograd, worker;
+    ptrdiff_t chunks, group; /* of the batch, backward; images handled at a time */
 } layout;
 
-static ptrdiff_t padded_line(const conv_shape *s) {
-    return (s->x.W + s->window.pad_left + s->window.pad_right) * s->x.pixel;
-}
-static ptrdiff_t weight_rows(const conv_shape *s) {
-    return s->window.kernel_h * s->window.kernel_w * (s->x.C / s->groups);
-}
-static ptrdiff_t weight_count(const conv_shape *s) { return weight_rows(s) * s->z.pixel; }
+typedef struct {
+    const conv_shape *s;
+    const conv_arrays *a;
+    const conv_gradients *g;
+    layout l;
+    ptrdiff_t n;
+    int training;
+    const real *filters, *bias; /* packed, for the direction that runs */
+    const real *scale, *shift;  /* norm's, or NULL */
+    real *scratch;
+} conv_job;
 
-/* Padding of the output gradient that makes the flipped product yield dx's columns. */
-static ptrdiff_t flipped_pad(ptrdiff_t kernel, ptrdiff_t dilation, ptrdiff_t pad) {
-    return dilation * (kernel - 1) - pad;
-}
-static int flips(const conv_shape *s) {
+/* Winograd: 3x3 at stride 1, with enough channels that its transforms pay. */
+static int uses_winograd(const conv_shape *s) {
     const window_shape *w = &s->window;
-    return w->stride_h == 1 && w->stride_w == 1 &&
-           flipped_pad(w->kernel_w, w->dilation_w, w->pad_left) >= 0 &&
-           flipped_pad(w->kernel_w, w->dilation_w, w->pad_right) >= 0;
+    return !s->exact && w->kernel_h == 3 && w->kernel_w == 3 && w->stride_h == 1 && w->stride_w == 1 &&
+           w->dilation_h == 1 && w->dilation_w == 1 && s->groups == 1 && w->pad_top <= 2 &&
+           w->pad_left <= 2 && s->x.C >= WINOGRAD_CHANNELS && s->z.C >= WINOGRAD_CHANNELS;
 }
-static ptrdiff_t gradient_line(const conv_shape *s) {
-    const window_shape *w = &s->window;
-    return (s->z.W + flipped_pad(w->kernel_w, w->dilation_w, w->pad_left) +
-            flipped_pad(w->kernel_w, w->dilation_w, w->pad_right)) *
-           s->z.pixel;
+
+static winograd_product winograd_of_forward(const conv_shape *s) {
+    return (winograd_product){.x = s->x, .y = s->z, .top = s->window.pad_top, .left = s->window.pad_left};
 }
+
+static winograd_product winograd_of_gradient(const conv_shape *s, int accumulate) {
+    return (winograd_product){.x = s->z,
+                              .y = s->x,
+                              .top = 2 - s->window.pad_top,
+                              .left = 2 - s->window.pad_left,
+                              .accumulate = accumulate};
+}
+
+/* The next part of `reals`, beginning on a cache line. */
+static ptrdiff_t take(ptrdiff_t *end, ptrdiff_t reals) {
+    ptrdiff_t start = *end;
+    *end += round_up(reals, LANES);
+    return start;
+}
+
+#define DOUBLES (ptrdiff_t)(sizeof(double) / sizeof(real))
 
 static layout lay_out(const conv_shape *s, ptrdiff_t n) {
-    layout l = {0};
-    ptrdiff_t C = s->x.C / s->groups, F = s->z.C / s->groups;
-    ptrdiff_t taps = s->window.kernel_h * s->window.kernel_w, weights = weight_count(s);
-    ptrdiff_t z = s->z.H * s->z.W * s->z.pixel;
+    product p = forward_product(s);
+    ptrdiff_t weights = weight_count(s), products = count_products(s);
+    ptrdiff_t filters = products * at_least(filters_size(&p), flipped_size(s)), winograd = 0;
+    layout l = {.group = 1};
     /* Fewer chunks for large filters: each needs a gradient of its own. */
-    l.chunks = at_most(n, weights <= 1 << 16 ? 16 : weights <= 1 << 18 ? 8 : 4);
-    l.filters = 0;
-    l.flipped = l.filters + s->groups * panels_of(F) * taps * C * PANEL;
-    l.bias = l.flipped + s->groups * panels_of(flips(s) ? C : taps * C) * F * (flips(s) ? taps : 1) * PANEL;
-    l.zeros = l.bias + s->groups * panels_of(F) * PANEL; /* the bias of an input gradient */
-    l.partial = l.zeros + panels_of(flips(s) ? C : taps * C) * PANEL;
-    l.shared = round_up(l.partial + l.chunks * (weights + s->z.pixel), LANES);
-    l.image = 0;
-    l.z = l.image + s->x.H * padded_line(s);
-    l.dz = l.z + (s->pooled ? z : 0);
-    l.column = l.dz + z;
-    l.gradient = l.column + (flips(s) ? 0 : s->z.W * panels_of(taps * C) * PANEL);
-    /* One line more, so that neighbours never write to one cache line. */
-    l.worker =
-        round_up(l.gradient + (flips(s) ? s->z.H * gradient_line(s) : s->x.H * padded_line(s)), LANES) +
-        LANES;
+    l.chunks = weights <= 1 << 16 ? 16 : weights <= 1 << 18 ? 8 : 4;
+    if (uses_winograd(s)) {
+        winograd_product ahead = winograd_of_forward(s), back = winograd_of_gradient(s, 0);
+        filters = at_least(NAME(winograd_filters)(s->x.C, s->z.C), NAME(winograd_filters)(s->z.C, s->x.C));
+        winograd = at_least(NAME(winograd_scratch)(&ahead), NAME(winograd_scratch)(&back));
+        l.group = at_most(NAME(winograd_group)(&ahead), NAME(winograd_group)(&back));
+    }
+    l.group = at_most(l.group, at_least(n, 1));
+    l.chunks = at_most(l.chunks, n);
+    ptrdiff_t end = 0;
+    l.filters = take(&end, filters);
+    l.folded = take(&end, s->norm ? weights : 0);
+    l.bias = take(&end, products * bias_size(&p));
+    l.scale = take(&end, s->z.pixel);
+    l.shift = take(&end, s->z.pixel);
+    l.from_z = take(&end, s->z.pixel);
+    l.from_one = take(&end, s->z.pixel);
+    l.moments = take(&end, s->norm ? 2 * n * s->z.pixel * DOUBLES : 0);
+    l.partial = take(&end, l.chunks * (weights + s->z.pixel));
+    l.shared = end;
+    end = 0;
+    l.image = take(&end, uses_winograd(s) ? 0 : s->x.H * padded_line(s));
+    l.z = take(&end, s->pooling ? l.group * s->z.image : 0);
+    l.dz = take(&end, l.group * s->z.image);
+    l.gradient = take(&end, uses_winograd(s) ? 0 : s->z.H * gradient_line(s));
+    l.winograd = take(&end, winograd);
+    l.worker = end + LANES; /* one line more, so that neighbours never write to one cache line */
     return l;
 }
 
@@ -145,303 +102,356 @@ ptrdiff_t NAME(conv_scratch)(const conv_shape *s, ptrdiff_t n, int threads) {
     return l.shared + threads * l.worker;
 }
 
-/* Rows of an image with zeros to the left and right; the image itself when there is no padding. */
-static const real *pad_image(const real *image, ptrdiff_t height, ptrdiff_t row, ptrdiff_t left_pad,
-                             ptrdiff_t line, real *padded) {
-    if (line == row)
-        return image;
-    for (ptrdiff_t h = 0; h < height; h++) {
-        real *to = padded + h * line;
-        memset(to, 0, (size_t)left_pad * sizeof(real));
-        memcpy(to + left_pad, image + h * row, (size_t)row * sizeof(real));
-        memset(to + left_pad + row, 0, (size_t)(line - left_pad - row) * sizeof(real));
-    }
-    return padded;
-}
-
-static const real *pad_input(const conv_shape *s, const real *x, real *padded) {
-    return pad_image(x, s->x.H, s->x.W * s->x.pixel, s->window.pad_left * s->x.pixel, padded_line(s), padded);
-}
-
-/* Filters [tap][c][f] of one group into panels of rows (tap, c) and columns f. */
-static void pack_filters(const conv_shape *s, const real *w, ptrdiff_t group, real *panels) {
-    ptrdiff_t F = s->z.C / s->groups, rows = weight_rows(s);
-    for (ptrdiff_t panel = 0; panel < panels_of(F); panel++)
-        pack_panel(rows, at_most(PANEL, F - panel * PANEL), w + group * F + panel * PANEL, s->z.pixel,
-                   panels + panel * rows * PANEL);
-}
-
-/* Into panels of rows (flipped tap, f) and columns c. */
-static void pack_flipped(const conv_shape *s, const real *w, ptrdiff_t group, real *panels) {
-    ptrdiff_t C = s->x.C / s->groups, F = s->z.C / s->groups;
-    ptrdiff_t taps = s->window.kernel_h * s->window.kernel_w;
-    memset(panels, 0, (size_t)(panels_of(C) * taps * F * PANEL) * sizeof(real));
-    for (ptrdiff_t tap = 0; tap < taps; tap++)
-        for (ptrdiff_t c = 0; c < C; c++) {
-            const real *from = w + ((taps - 1 - tap) * C + c) * s->z.pixel + group * F;
-            real *to = panels + (c / PANEL) * taps * F * PANEL + tap * F * PANEL + c % PANEL;
-            for (ptrdiff_t f = 0; f < F; f++)
-                to[f * PANEL] = from[f];
-        }
-}
-
-/* Into panels of rows f and columns (tap, c). */
-static void pack_transposed(const conv_shape *s, const real *w, ptrdiff_t group, real *panels) {
-    ptrdiff_t F = s->z.C / s->groups, columns = weight_rows(s);
-    memset(panels, 0, (size_t)(panels_of(columns) * F * PANEL) * sizeof(real));
-    for (ptrdiff_t k = 0; k < columns; k++) {
-        const real *from = w + k * s->z.pixel + group * F;
-        real *to = panels + (k / PANEL) * F * PANEL + k % PANEL;
-        for (ptrdiff_t f = 0; f < F; f++)
-            to[f * PANEL] = from[f];
-    }
-}
-
-static product forward_product(const conv_shape *s) {
-    const window_shape *w = &s->window;
-    ptrdiff_t C = s->x.C / s->groups;
-    /* Taps side by side make one run where pixels have no padding or gap between them. */
-    int merged = s->groups == 1 && w->dilation_w == 1 && C == s->x.pixel;
-    return (product){.rows = s->z.H,
-                     .columns = s->z.W,
-                     .height = s->x.H,
-                     .line = padded_line(s),
-                     .depth = merged ? w->kernel_w * C : C,
-                     .runs = merged ? 1 : w->kernel_w,
-                     .run_offset = w->dilation_w * s->x.pixel,
-                     .kernel_h = w->kernel_h,
-                     .dilation = w->dilation_h,
-                     .top = w->pad_top,
-                     .row_stride = w->stride_h,
-                     .step = w->stride_w * s->x.pixel,
-                     .filters = s->z.C / s->groups,
-                     .pixel = s->z.pixel,
-                     .relu = s->relu};
-}
-
-static product flipped_product(const conv_shape *s) {
-    const window_shape *w = &s->window;
-    ptrdiff_t F = s->z.C / s->groups;
-    int merged = s->groups == 1 && w->dilation_w == 1 && F == s->z.pixel;
-    return (product){.rows = s->x.H,
-                     .columns = s->x.W,
-                     .height = s->z.H,
-                     .line = gradient_line(s),
-                     .depth = merged ? w->kernel_w * F : F,
-                     .runs = merged ? 1 : w->kernel_w,
-                     .run_offset = w->dilation_w * s->z.pixel,
-                     .kernel_h = w->kernel_h,
-                     .dilation = w->dilation_h,
-                     .top = flipped_pad(w->kernel_h, w->dilation_h, w->pad_top),
-                     .row_stride = 1,
-                     .step = s->z.pixel,
-                     .filters = s->x.C / s->groups,
-                     .pixel = s->x.pixel};
-}
-
-typedef struct {
-    const conv_shape *s;
-    layout l;
-    ptrdiff_t n;
-    const real *dy, *x, *y;
-    real *out, *dx, *dw, *db, *scratch;
-    const tap_index *index_in;
-    tap_index *index_out;
-} conv_job;
-
 static real *worker_scratch(const conv_job *job, int worker) {
     return job->scratch + job->l.shared + worker * job->l.worker;
 }
 
-/* No tile stores all of it, and an infinite tap leaves inf * 0 = NaN in what is stored. */
-static void clear_padding(const image_shape *s, real *image) {
-    for (ptrdiff_t i = 0; s->pixel > s->C && i < s->H * s->W; i++)
-        memset(image + i * s->pixel + s->C, 0, (size_t)(s->pixel - s->C) * sizeof(real));
+static sandwich_image view_image(const conv_job *job, ptrdiff_t n) {
+    const conv_shape *s = job->s;
+    return (sandwich_image){.s = s,
+                            .scale = job->scale,
+                            .shift = job->shift,
+                            .z = job->a->z ? (const real *)job->a->z + n * s->z.image : NULL,
+                            .r = s->residual ? (const real *)job->a->r + n * s->z.image : NULL,
+                            .y = (const real *)job->a->y + n * s->y.image};
 }
 
-static void forward_image(const void *context, ptrdiff_t n, int worker) {
+/* Forward */
+
+/* z, or relu(z), of a group of images. */
+static void convolve(const conv_job *job, ptrdiff_t first, ptrdiff_t count, int relu, real *z,
+                     real *scratch) {
+    const conv_shape *s = job->s;
+    const real *x = (const real *)job->a->x + first * s->x.image;
+    if (uses_winograd(s)) {
+        winograd_product p = winograd_of_forward(s);
+        p.relu = relu;
+        NAME(winograd_forward)(&p, count, x, job->filters, job->bias, z, scratch + job->l.winograd);
+        return;
+    }
+    product p = forward_product(s);
+    p.relu = relu;
+    for (ptrdiff_t n = 0; n < count; n++) {
+        const real *image = pad_input(s, x + n * s->x.image, scratch + job->l.image);
+        for (ptrdiff_t g = 0; g < count_products(s); g++)
+            run_product(&p, image + g * (s->x.C / s->groups), job->filters + g * filters_size(&p),
+                        job->bias + g * bias_size(&p), 0, p.rows, z + n * s->z.image + g * p.filters);
+        if (count_products(s) > 1)
+            clear_padding(&s->z, z + n * s->z.image);
+    }
+}
+
+/* Per channel of one image: the mean, and the squared distances from it. */
+static void find_moments(const image_shape *s, const real *z, double *mean, double *squares) {
+    ptrdiff_t pixels = s->H * s->W;
+    for (ptrdiff_t c = 0; c < s->pixel; c += VLEN) {
+        vec origin = load(z + c), sum = {0}, square = {0}; /* a value near the mean keeps digits */
+        for (ptrdiff_t i = 0; i < pixels; i++) {
+            vec off = load(z + i * s->pixel + c) - origin;
+            sum += off;
+            square += off * off;
+        }
+        for (ptrdiff_t lane = 0; lane < VLEN; lane++) {
+            double offset = (double)sum[lane] / (double)pixels;
+            mean[c + lane] = (double)origin[lane] + offset;
+            squares[c + lane] = (double)square[lane] - (double)pixels * offset * offset;
+        }
+    }
+}
+
+static void forward_group(const void *context, ptrdiff_t group, int worker) {
     const conv_job *job = context;
     const conv_shape *s = job->s;
     real *scratch = worker_scratch(job, worker);
-    const real *image = pad_input(s, job->x + n * s->x.image, scratch + job->l.image);
-    real *y = job->out + n * s->y.image, *z = s->pooled ? scratch + job->l.z : y;
+    ptrdiff_t first = group * job->l.group, count = at_most(job->l.group, job->n - first);
+    real *y = (real *)job->a->y + first * s->y.image;
+    int norm = s->norm && job->training;
+    int finish = s->pooling || s->residual || s->activation > ACTIVATION_RELU;
+    real *z = job->training && job->a->z ? (real *)job->a->z + first * s->z.image
+              : s->pooling               ? scratch + job->l.z
+                                         : y;
+    convolve(job, first, count, !norm && !finish && s->activation == ACTIVATION_RELU, z, scratch);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        ptrdiff_t n = first + i;
+        if (norm) {
+            double *moments = (double *)(job->scratch + job->l.moments) + 2 * n * s->z.pixel;
+            find_moments(&s->z, z + i * s->z.image, moments, moments + s->z.pixel);
+        } else if (finish || z != y) {
+            sandwich_image m = view_image(job, n);
+            m.z = z + i * s->z.image;
+            finish_image(&m, y + i * s->y.image, job->a->index ? job->a->index + n * s->y.image : NULL);
+        }
+    }
+}
+
+static void normalise_image(const void *context, ptrdiff_t n, int worker) {
+    (void)worker;
+    const conv_job *job = context;
+    const conv_shape *s = job->s;
+    sandwich_image m = view_image(job, n);
+    finish_image(&m, (real *)job->a->y + n * s->y.image,
+                 job->a->index ? job->a->index + n * s->y.image : NULL);
+}
+
+/* The batch's mean and variance from its images'; equal numbers of pixels, so means of means. */
+static void combine_moments(const conv_job *job, real *mean, real *var) {
+    const conv_shape *s = job->s;
+    const double *moments = (const double *)(job->scratch + job->l.moments);
+    double pixels = (double)(s->z.H * s->z.W), all = pixels * (double)job->n;
+    for (ptrdiff_t c = 0; c < s->z.C; c++) {
+        double middle = 0, squares = 0;
+        for (ptrdiff_t n = 0; n < job->n; n++)
+            middle += moments[2 * n * s->z.pixel + c];
+        middle /= (double)job->n;
+        for (ptrdiff_t n = 0; n < job->n; n++) {
+            double off = moments[2 * n * s->z.pixel + c] - middle;
+            squares += moments[(2 * n + 1) * s->z.pixel + c] + pixels * off * off;
+        }
+        mean[c] = (real)middle;
+        var[c] = (real)(squares > 0 ? squares / all : 0);
+        real *running_mean = job->a->running_mean, *running_var = job->a->running_var;
+        if (running_mean) {
+            double unbiased = all > 1 ? squares / (all - 1) : squares;
+            running_mean[c] += (real)(s->momentum * (middle - (double)running_mean[c]));
+            running_var[c] += (real)(s->momentum * (unbiased - (double)running_var[c]));
+        }
+    }
+}
+
+/* norm(z) = scale z + shift */
+static void find_scale(const conv_job *job, const real *mean, const real *var, real *scale, real *shift) {
+    const conv_shape *s = job->s;
+    memset(scale, 0, (size_t)s->z.pixel * sizeof(real));
+    memset(shift, 0, (size_t)s->z.pixel * sizeof(real));
+    for (ptrdiff_t c = 0; c < s->z.C; c++) {
+        double factor = (double)((const real *)job->a->gamma)[c] / sqrt((double)var[c] + s->eps);
+        scale[c] = (real)factor;
+        shift[c] = (real)((double)((const real *)job->a->beta)[c] - factor * (double)mean[c]);
+    }
+}
+
+/* Where the batch does not settle mean and variance, norm is part of the filters and the bias. */
+static void fold_norm(conv_job *job, const real *scale, const real *shift, real *w, real *b) {
+    const conv_shape *s = job->s;
+    const real *from = job->a->w, *bias = job->a->b;
+    for (ptrdiff_t k = 0; k < weight_rows(s); k++)
+        for (ptrdiff_t f = 0; f < s->z.pixel; f++)
+            w[k * s->z.pixel + f] = from[k * s->z.pixel + f] * scale[f];
+    for (ptrdiff_t f = 0; f < s->z.pixel; f++)
+        b[f] = shift[f] + (bias ? bias[f] * scale[f] : 0);
+}
+
+typedef struct {
+    const conv_shape *s;
+    const real *w;
+    real *filters;
+    int flipped;
+} pack_job;
+
+static void pack_task(const void *context, ptrdiff_t task, int worker) {
+    (void)worker;
+    const pack_job *job = context;
+    NAME(winograd_pack)(job->s->x.C, job->s->z.C, job->s->z.pixel, job->w, job->flipped, task, job->filters);
+}
+
+static void pack_forward(const conv_job *job, int threads, const real *w, const real *b, real *filters,
+                         real *bias) {
+    const conv_shape *s = job->s;
     product p = forward_product(s);
-    ptrdiff_t panels = panels_of(p.filters), F = p.filters;
-    for (ptrdiff_t g = 0; g < s->groups; g++)
-        run_product(&p, image + g * (s->x.C / s->groups),
-                    job->scratch + job->l.filters + g * panels * weight_rows(s) * PANEL,
-                    job->scratch + job->l.bias + g * panels * PANEL, s->groups == 1, z + g * F);
-    clear_padding(&s->z, z);
-    if (s->pooled)
-        maxpool_image(&s->z, &s->y, &s->pool, z, y, job->index_out + n * s->y.image);
-}
-
-void NAME(conv_forward)(const conv_shape *s, int threads, ptrdiff_t n, const void *x, const void *w,
-                        const void *b, void *y, tap_index *index, void *scratch) {
-    conv_job job = {
-        .s = s, .l = lay_out(s, n), .n = n, .x = x, .out = y, .index_out = index, .scratch = scratch};
-    ptrdiff_t F = s->z.C / s->groups, panels = panels_of(F);
-    for (ptrdiff_t g = 0; g < s->groups; g++) {
-        pack_filters(s, w, g, job.scratch + job.l.filters + g * panels * weight_rows(s) * PANEL);
-        real *bias = job.scratch + job.l.bias + g * panels * PANEL;
-        memset(bias, 0, (size_t)(panels * PANEL) * sizeof(real));
+    if (uses_winograd(s)) {
+        pack_job pack = {.s = s, .w = w, .filters = filters};
+        pool_run(threads, NAME(winograd_pack_tasks)(s->x.C, s->z.C), pack_task, &pack);
+    }
+    for (ptrdiff_t g = 0; g < count_products(s); g++) {
+        if (!uses_winograd(s))
+            pack_filters(s, w, g, filters + g * filters_size(&p));
+        real *to = bias + g * bias_size(&p);
+        memset(to, 0, (size_t)bias_size(&p) * sizeof(real));
         if (b)
-            memcpy(bias, (const real *)b + g * F, (size_t)F * sizeof(real));
+            memcpy(to, b + g * p.filters, (size_t)p.filters * sizeof(real));
     }
-    pool_run(threads, n, forward_image, &job);
 }
 
-/* Weight gradient of one image, added to dw: rows (tap, c), columns f, summed over pixels. */
-INLINE void gradient_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const product *p, const real *image,
-                          ptrdiff_t origin, ptrdiff_t first, ptrdiff_t end, const real *dz, real *dw,
-                          ptrdiff_t dw_step) {
-    vec sums[TILE_ROWS][TILE_VECTORS];
-    UNROLLED (i, rows)
-        UNROLLED (v, vectors)
-            sums[i][v] = (vec){0};
-    for (ptrdiff_t oh = first; oh < end; oh++)
-        accumulate_tn(rows, vectors, sums, image + (origin + oh * p->row_stride * p->line), p->step,
-                      p->columns, dz + oh * p->columns * p->pixel, p->pixel);
-    UNROLLED (i, rows) {
+void NAME(conv_forward)(const conv_shape *s, int threads, ptrdiff_t n, int training, const conv_arrays *a) {
+    conv_job job = {.s = s, .a = a, .l = lay_out(s, n), .n = n, .training = training, .scratch = a->scratch};
+    real *scratch = a->scratch, *scale = scratch + job.l.scale, *shift = scratch + job.l.shift;
+    const real *w = a->w, *b = a->b;
+    if (s->norm && !training) {
+        find_scale(&job, a->running_mean, a->running_var, scale, shift);
+        /* The folded bias takes the room of what only backward needs. */
+        fold_norm(&job, scale, shift, scratch + job.l.folded, scratch + job.l.from_one);
+        w = scratch + job.l.folded;
+        b = scratch + job.l.from_one;
+    }
+    job.filters = scratch + job.l.filters;
+    job.bias = scratch + job.l.bias;
+    pack_forward(&job, threads, w, b, scratch + job.l.filters, scratch + job.l.bias);
+    pool_run(threads, ceil_div(n, job.l.group), forward_group, &job);
+    if (s->norm && training) {
+        memset(a->mean, 0, (size_t)s->z.pixel * sizeof(real));
+        memset(a->var, 0, (size_t)s->z.pixel * sizeof(real));
+        if (n)
+            combine_moments(&job, a->mean, a->var);
+        find_scale(&job, a->mean, a->var, scale, shift);
+        job.scale = scale;
+        job.shift = shift;
+        pool_run(threads, n, normalise_image, &job);
+    }
+}
+
+/* Backward */
+
+static void find_input_gradient(const conv_job *job, const real *dz, real *scratch, real *dx) {
+    const conv_shape *s = job->s;
+    ptrdiff_t products = count_products(s), C = s->x.C / products, F = s->z.C / products;
+    const real *padded = pad_gradient(s, dz, scratch + job->l.gradient);
+    for (ptrdiff_t g = 0; g < products; g++)
+        run_flipped(s, padded + g * F, job->filters + g * flipped_size(s), job->g->accumulate, dx + g * C);
+    if (products > 1 || s->x.pixel % LANES)
+        clear_padding(&s->x, dx);
+}
+
+/* The chunk's images: from (chunk's number) to (its successor's). */
+static ptrdiff_t chunk_start(const conv_job *job, ptrdiff_t chunk) { return job->n * chunk / job->l.chunks; }
+
+/* The gradient before activation and pool of one image: dL/d(norm(z) + r), perhaps dy itself. */
+static const real *undo(const conv_job *job, ptrdiff_t n, real *du) {
+    const conv_shape *s = job->s;
+    sandwich_image m = view_image(job, n);
+    return undo_image(&m, (const real *)job->g->dy + n * s->y.image,
+                      job->a->index ? job->a->index + n * s->y.image : NULL, du);
+}
+
+/* Sums over one image of du and of du (z - mean), added to `sums`, channel by channel. */
+INLINE void sum_pixels(const ptrdiff_t vectors, const image_shape *s, const real *du, const real *z,
+                       const real *mean, ptrdiff_t c, double *sums) {
+    vec sum[4], product[4], middle[4];
+    UNROLLED (v, vectors) {
+        sum[v] = product[v] = (vec){0};
+        middle[v] = load(mean + c + v * VLEN);
+    }
+    for (ptrdiff_t at = c; at < s->H * s->W * s->pixel; at += s->pixel)
         UNROLLED (v, vectors) {
-            real *to = dw + i * dw_step + v * VLEN;
-            store(to, load(to) + sums[i][v]);
+            vec gradient = load(du + at + v * VLEN);
+            sum[v] += gradient;
+            product[v] += gradient * (load(z + at + v * VLEN) - middle[v]);
         }
+    UNROLLED (v, vectors)
+        for (ptrdiff_t lane = 0; lane < VLEN; lane++) {
+            sums[c + v * VLEN + lane] += (double)sum[v][lane];
+            sums[s->pixel + c + v * VLEN + lane] += (double)product[v][lane];
+        }
+}
+
+/* First sweep of norm's gradient: a chunk's sums; a residual's gradient is finished with it. */
+static void sum_chunk(const void *context, ptrdiff_t chunk, int worker) {
+    const conv_job *job = context;
+    const conv_shape *s = job->s;
+    real *dz = worker_scratch(job, worker) + job->l.dz;
+    double *sums = (double *)(job->scratch + job->l.moments) + 2 * chunk * s->z.pixel;
+    memset(sums, 0, (size_t)(2 * s->z.pixel) * sizeof(double));
+    for (ptrdiff_t n = chunk_start(job, chunk); n < chunk_start(job, chunk + 1); n++) {
+        real *dr = job->g->dr ? (real *)job->g->dr + n * s->z.image : NULL;
+        const real *du = undo(job, n, dr ? dr : dz), *z = (const real *)job->a->z + n * s->z.image;
+        if (dr && du != dr)
+            memcpy(dr, du, (size_t)s->z.image * sizeof(real));
+        ptrdiff_t c = 0;
+        for (; c + 4 * VLEN <= s->z.pixel; c += 4 * VLEN)
+            sum_pixels(4, &s->z, du, z, job->a->mean, c, sums);
+        for (; c < s->z.pixel; c += VLEN)
+            sum_pixels(1, &s->z, du, z, job->a->mean, c, sums);
     }
 }
 
-static void add_weight_gradient(const product *p, const real *image, const real *dz, int whole, real *dw) {
-    ptrdiff_t tiles = ceil_div(p->depth, TILE_ROWS);
-    for (ptrdiff_t panel = 0; panel < panels_of(p->filters); panel++) {
-        ptrdiff_t columns = at_most(PANEL, p->filters - panel * PANEL), vectors = ceil_div(columns, VLEN);
-        int partial = !whole && columns < vectors * VLEN;
-        for (ptrdiff_t kh = 0; kh < p->kernel_h; kh++) {
-            /* Output rows whose tap kh lies inside the image. */
-            ptrdiff_t above = p->top - kh * p->dilation, below = p->height - 1 + above;
-            ptrdiff_t first = above > 0 ? ceil_div(above, p->row_stride) : 0;
-            ptrdiff_t end = below < 0 ? 0 : at_most(p->rows, below / p->row_stride + 1);
-            for (ptrdiff_t r = 0; r < p->runs; r++)
-                for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-                    ptrdiff_t k = tile_start(p->depth, tiles, tile);
-                    ptrdiff_t rows = tile_start(p->depth, tiles, tile + 1) - k;
-                    ptrdiff_t origin = r * p->run_offset + k - above * p->line;
-                    real *to = dw + ((kh * p->runs + r) * p->depth + k) * p->pixel + panel * PANEL;
-                    real aside[TILE_ROWS * PANEL] = {0};
-                    DISPATCH_TILE(rows, vectors, gradient_tile, p, image, origin, first, end,
-                                  dz + panel * PANEL, partial ? aside : to, partial ? PANEL : p->pixel)
-                    for (ptrdiff_t i = 0; partial && i < rows; i++)
-                        for (ptrdiff_t f = 0; f < columns; f++)
-                            to[i * p->pixel + f] += aside[i * PANEL + f];
-                }
+/* dz = scale du + from_z z + from_one, what norm's gradient comes to once the sums are known. */
+static void find_norm_gradient(const conv_job *job, real *from_z, real *from_one) {
+    const conv_shape *s = job->s;
+    const double *sums = (const double *)(job->scratch + job->l.moments);
+    const real *mean = job->a->mean, *var = job->a->var;
+    real *dgamma = job->g->dgamma, *dbeta = job->g->dbeta;
+    double count = (double)(job->n * s->z.H * s->z.W);
+    for (ptrdiff_t c = 0; c < s->z.pixel; c++) {
+        double sum = 0, product = 0;
+        for (ptrdiff_t chunk = 0; chunk < job->l.chunks; chunk++) {
+            sum += sums[2 * chunk * s->z.pixel + c];
+            product += sums[(2 * chunk + 1) * s->z.pixel + c];
         }
+        double inverse = 1 / sqrt((double)var[c] + s->eps);
+        double slope = count > 0 ? (double)job->scale[c] * product * inverse * inverse / count : 0;
+        dbeta[c] = (real)sum;
+        dgamma[c] = (real)(product * inverse);
+        from_z[c] = (real)-slope;
+        from_one[c] = (real)(slope * (double)mean[c] - (count > 0 ? (double)job->scale[c] * sum / count : 0));
     }
 }
 
-/* Any stride: one output row at a time, columns (tap, c) = dz filters^T, then added into dx. */
-static void scatter_input_gradient(const conv_job *job, const real *dz, real *scratch, real *dx) {
+/* dz of one image; dy itself where nothing stands behind the convolution. */
+static const real *find_dz(const conv_job *job, ptrdiff_t n, real *dz) {
     const conv_shape *s = job->s;
-    const window_shape *w = &s->window;
-    ptrdiff_t C = s->x.C / s->groups, F = s->z.C / s->groups, taps = w->kernel_h * w->kernel_w;
-    ptrdiff_t width = panels_of(taps * C) * PANEL, line = padded_line(s);
-    real *column = scratch + job->l.column, *padded = scratch + job->l.gradient;
-    product p = {.rows = 1,
-                 .columns = s->z.W,
-                 .height = 1,
-                 .depth = F,
-                 .runs = 1,
-                 .kernel_h = 1,
-                 .dilation = 1,
-                 .row_stride = 1,
-                 .step = s->z.pixel,
-                 .filters = taps * C,
-                 .pixel = width};
-    memset(padded, 0, (size_t)(s->x.H * line) * sizeof(real));
-    for (ptrdiff_t g = 0; g < s->groups; g++)
-        for (ptrdiff_t oh = 0; oh < s->z.H; oh++) {
-            run_product(&p, dz + oh * s->z.W * s->z.pixel + g * F,
-                        job->scratch + job->l.flipped + g * width * F, job->scratch + job->l.zeros, 1,
-                        column);
-            for (ptrdiff_t ow = 0; ow < s->z.W; ow++)
-                for (ptrdiff_t kh = 0; kh < w->kernel_h; kh++) {
-                    ptrdiff_t ih = oh * w->stride_h - w->pad_top + kh * w->dilation_h;
-                    if (ih < 0 || ih >= s->x.H)
-                        continue;
-                    for (ptrdiff_t kw = 0; kw < w->kernel_w; kw++) {
-                        ptrdiff_t iw = ow * w->stride_w + kw * w->dilation_w;
-                        real *to = padded + ih * line + iw * s->x.pixel + g * C;
-                        const real *from = column + ow * width + (kh * w->kernel_w + kw) * C;
-                        for (ptrdiff_t c = 0; c < C; c++)
-                            to[c] += from[c];
-                    }
-                }
-        }
-    ptrdiff_t row = s->x.W * s->x.pixel;
-    for (ptrdiff_t h = 0; h < s->x.H; h++)
-        memcpy(dx + h * row, padded + h * line + w->pad_left * s->x.pixel, (size_t)row * sizeof(real));
-}
-
-static void flipped_input_gradient(const conv_job *job, const real *dz, real *scratch, real *dx) {
-    const conv_shape *s = job->s;
-    const window_shape *w = &s->window;
-    ptrdiff_t C = s->x.C / s->groups, F = s->z.C / s->groups, taps = w->kernel_h * w->kernel_w;
-    ptrdiff_t left_pad = flipped_pad(w->kernel_w, w->dilation_w, w->pad_left) * s->z.pixel;
-    const real *padded =
-        pad_image(dz, s->z.H, s->z.W * s->z.pixel, left_pad, gradient_line(s), scratch + job->l.gradient);
-    product p = flipped_product(s);
-    /* Whole vectors may be stored where the pixel's padding takes them. */
-    int whole = s->groups == 1 && s->x.pixel % LANES == 0;
-    for (ptrdiff_t g = 0; g < s->groups; g++)
-        run_product(&p, padded + g * F, job->scratch + job->l.flipped + g * panels_of(C) * taps * F * PANEL,
-                    job->scratch + job->l.zeros, whole, dx + g * C);
-    clear_padding(&s->x, dx);
-}
-
-/* The gradient before activation and pool; dy itself where there is neither. */
-static const real *undo_sandwich(const conv_job *job, ptrdiff_t n, real *dz) {
-    const conv_shape *s = job->s;
-    const real *dy = job->dy + n * s->y.image, *y = job->y + n * s->y.image;
-    ptrdiff_t size = s->y.H * s->y.W * s->y.pixel;
-    if (s->pooled) {
-        unpool_image(&s->z, &s->y, &s->pool, dy, s->relu ? y : NULL, job->index_in + n * s->y.image, dz);
+    ptrdiff_t size = s->z.H * s->z.W * s->z.pixel;
+    real *dr = job->g->dr ? (real *)job->g->dr + n * s->z.image : NULL;
+    if (!s->norm) {
+        const real *du = undo(job, n, dz);
+        if (dr)
+            memcpy(dr, du, (size_t)s->z.image * sizeof(real));
+        if (du == dz || s->groups == 1)
+            return du;
+        /* Tiles read whole vectors, past the last group's channels. */
+        memcpy(dz, du, (size_t)size * sizeof(real));
         return dz;
     }
-    if (s->relu) {
-        relu_gradient_row(size, dy, y, dz);
-        return dz;
-    }
-    if (s->groups > 1) { /* tiles read whole vectors, past the last group's channels */
-        memcpy(dz, dy, (size_t)size * sizeof(real));
-        return dz;
-    }
-    return dy;
+    const real *du = dr ? dr : undo(job, n, dz), *z = (const real *)job->a->z + n * s->z.image;
+    const real *from_z = job->scratch + job->l.from_z, *from_one = job->scratch + job->l.from_one;
+    for (ptrdiff_t at = 0; at < size; at += s->z.pixel)
+        for (ptrdiff_t c = 0; c < s->z.pixel; c += VLEN)
+            store(dz + at + c, load(du + at + c) * load(job->scale + c) +
+                                   (load(z + at + c) * load(from_z + c) + load(from_one + c)));
+    return dz;
+}
+
+static void backward_direct(const conv_job *job, ptrdiff_t n, const real *dz, real *dw, real *scratch) {
+    const conv_shape *s = job->s;
+    const real *image = pad_input(s, (const real *)job->a->x + n * s->x.image, scratch + job->l.image);
+    product p = forward_product(s);
+    for (ptrdiff_t g = 0; g < count_products(s); g++)
+        add_weight_gradient(&p, image + g * (s->x.C / s->groups), dz + g * p.filters, dw + g * p.filters);
+    if (job->g->dx)
+        find_input_gradient(job, dz, scratch, (real *)job->g->dx + n * s->x.image);
+}
+
+static void backward_winograd(const conv_job *job, ptrdiff_t first, ptrdiff_t count, const real *dz, real *dw,
+                              real *scratch) {
+    const conv_shape *s = job->s;
+    winograd_product ahead = winograd_of_forward(s), back = winograd_of_gradient(s, job->g->accumulate);
+    NAME(winograd_gradient)(&ahead, count, (const real *)job->a->x + first * s->x.image, dz, dw,
+                            scratch + job->l.winograd);
+    if (job->g->dx)
+        NAME(winograd_forward)(&back, count, dz, job->filters, NULL, (real *)job->g->dx + first * s->x.image,
+                               scratch + job->l.winograd);
 }
 
 static void backward_chunk(const void *context, ptrdiff_t chunk, int worker) {
     const conv_job *job = context;
     const conv_shape *s = job->s;
+    const layout *l = &job->l;
     real *scratch = worker_scratch(job, worker);
-    ptrdiff_t weights = weight_count(s), pixels = s->z.H * s->z.W;
-    real *dw = job->scratch + job->l.partial + chunk * (weights + s->z.pixel), *db = dw + weights;
-    memset(dw, 0, (size_t)(weights + s->z.pixel) * sizeof(real));
-    product p = forward_product(s);
-    ptrdiff_t end = job->n * (chunk + 1) / job->l.chunks;
-    for (ptrdiff_t n = job->n * chunk / job->l.chunks; n < end; n++) {
-        const real *dz = undo_sandwich(job, n, scratch + job->l.dz);
-        const real *image = pad_input(s, job->x + n * s->x.image, scratch + job->l.image);
-        for (ptrdiff_t g = 0; g < s->groups; g++)
-            add_weight_gradient(&p, image + g * (s->x.C / s->groups), dz + g * p.filters, s->groups == 1,
-                                dw + g * p.filters);
-        for (ptrdiff_t f = 0; f < s->z.pixel; f += VLEN) {
-            vec sum = load(db + f);
-            for (ptrdiff_t pixel = 0; pixel < pixels; pixel++)
-                sum += load(dz + pixel * s->z.pixel + f);
-            store(db + f, sum);
+    ptrdiff_t weights = weight_count(s), size = weights + s->z.pixel;
+    real *dw = job->scratch + l->partial + chunk * size, *db = dw + weights;
+    memset(dw, 0, (size_t)size * sizeof(real));
+    ptrdiff_t end = chunk_start(job, chunk + 1);
+    for (ptrdiff_t first = chunk_start(job, chunk); first < end; first += l->group) {
+        ptrdiff_t count = at_most(l->group, end - first);
+        const real *dz = NULL;
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const real *of_image = find_dz(job, first + i, scratch + l->dz + i * s->z.image);
+            if (job->g->db)
+                add_bias_gradient(&s->z, of_image, db);
+            dz = i ? dz : of_image;
         }
-        if (job->dx) {
-            real *dx = job->dx + n * s->x.image;
-            flips(s) ? flipped_input_gradient(job, dz, scratch, dx)
-                     : scatter_input_gradient(job, dz, scratch, dx);
-        }
+        if (uses_winograd(s))
+            backward_winograd(job, first, count, dz, dw, scratch);
+        else
+            backward_direct(job, first, dz, dw, scratch);
     }
 }
 
@@ -457,36 +467,38 @@ static void sum_chunks(const void *context, ptrdiff_t block, int worker) {
         vec sum = {0};
         for (ptrdiff_t chunk = 0; chunk < job->l.chunks; chunk++)
             sum += load(partial + chunk * size + i);
-        store(i < weights ? job->dw + i : job->db + (i - weights), sum);
+        if (i < weights)
+            store((real *)job->g->dw + i, sum);
+        else if (job->g->db)
+            store((real *)job->g->db + (i - weights), sum);
     }
 }
 
-void NAME(conv_backward)(const conv_shape *s, int threads, ptrdiff_t n, const void *dy, const void *x,
-                         const void *w, const void *y, const tap_index *index, void *dx, void *dw, void *db,
-                         void *scratch) {
-    conv_job job = {.s = s,
-                    .l = lay_out(s, n),
-                    .n = n,
-                    .dy = dy,
-                    .x = x,
-                    .y = y,
-                    .index_in = index,
-                    .dx = dx,
-                    .dw = dw,
-                    .db = db,
-                    .scratch = scratch};
-    if (dx) {
-        ptrdiff_t C = s->x.C / s->groups, F = s->z.C / s->groups;
-        ptrdiff_t taps = s->window.kernel_h * s->window.kernel_w;
-        real *panels = job.scratch + job.l.flipped, *zeros = job.scratch + job.l.zeros;
-        memset(zeros, 0, (size_t)(job.l.partial - job.l.zeros) * sizeof(real));
-        for (ptrdiff_t g = 0; g < s->groups; g++) {
-            if (flips(s))
-                pack_flipped(s, w, g, panels + g * panels_of(C) * taps * F * PANEL);
-            else
-                pack_transposed(s, w, g, panels + g * panels_of(taps * C) * F * PANEL);
-        }
+static void pack_backward(const conv_job *job, int threads, real *filters) {
+    const conv_shape *s = job->s;
+    if (uses_winograd(s)) {
+        pack_job pack = {.s = s, .w = job->a->w, .filters = filters, .flipped = 1};
+        pool_run(threads, NAME(winograd_pack_tasks)(s->z.C, s->x.C), pack_task, &pack);
+        return;
     }
+    for (ptrdiff_t g = 0; g < count_products(s); g++)
+        pack_flipped(s, job->a->w, g, filters + g * flipped_size(s));
+}
+
+void NAME(conv_backward)(const conv_shape *s, int threads, ptrdiff_t n, const conv_arrays *a,
+                         const conv_gradients *g) {
+    conv_job job = {.s = s, .a = a, .g = g, .l = lay_out(s, n), .n = n, .training = 1, .scratch = a->scratch};
+    real *scratch = a->scratch;
+    job.filters = scratch + job.l.filters;
+    if (s->norm) {
+        find_scale(&job, a->mean, a->var, scratch + job.l.scale, scratch + job.l.shift);
+        job.scale = scratch + job.l.scale;
+        job.shift = scratch + job.l.shift;
+        pool_run(threads, job.l.chunks, sum_chunk, &job);
+        find_norm_gradient(&job, scratch + job.l.from_z, scratch + job.l.from_one);
+    }
+    if (g->dx)
+        pack_backward(&job, threads, scratch + job.l.filters);
     pool_run(threads, job.l.chunks, backward_chunk, &job);
     pool_run(threads, ceil_div(weight_count(s) + s->z.pixel, SUM_BLOCK), sum_chunks, &job);
 }

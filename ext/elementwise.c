@@ -1,79 +1,183 @@
-/* Pooling and ReLU on their own, layouts, softmax cross-entropy and the optimizers' updates.
+/* Pooling, activations and dropout on their own, layouts, softmax cross-entropy and updates.
  *
  * All of it is bound by memory, not arithmetic: one pass each, in tasks of fixed size.
  */
-#include "maxpool.h"
+#include "activation.h"
 #include "pool.h"
+#include "pooling.h"
 #include "tiles.h"
 
-/* Max pooling */
+#define BLOCK (1 << 14) /* reals of a task that needs no image to be whole */
+
+/* Pooling */
 
 typedef struct {
-    const maxpool_shape *s;
+    const pool_shape *s;
     const real *in;
     real *out;
     const tap_index *index_in;
     tap_index *index_out;
-} maxpool_job;
+} pooling_job;
 
 static void maxpool_forward_image(const void *context, ptrdiff_t n, int worker) {
     (void)worker;
-    const maxpool_job *job = context;
-    const maxpool_shape *s = job->s;
+    const pooling_job *job = context;
+    const pool_shape *s = job->s;
     maxpool_image(&s->x, &s->y, &s->window, job->in + n * s->x.image, job->out + n * s->y.image,
                   job->index_out + n * s->y.image);
 }
 
-void NAME(maxpool_forward)(const maxpool_shape *s, int threads, ptrdiff_t n, const void *x, void *y,
+void NAME(maxpool_forward)(const pool_shape *s, int threads, ptrdiff_t n, const void *x, void *y,
                            tap_index *index) {
-    maxpool_job job = {.s = s, .in = x, .out = y, .index_out = index};
+    pooling_job job = {.s = s, .in = x, .out = y, .index_out = index};
     pool_run(threads, n, maxpool_forward_image, &job);
 }
 
 static void maxpool_backward_image(const void *context, ptrdiff_t n, int worker) {
     (void)worker;
-    const maxpool_job *job = context;
-    const maxpool_shape *s = job->s;
-    unpool_image(&s->x, &s->y, &s->window, job->in + n * s->y.image, NULL, job->index_in + n * s->y.image,
-                 job->out + n * s->x.image);
+    const pooling_job *job = context;
+    const pool_shape *s = job->s;
+    unpool_maxima(&s->x, &s->y, &s->window, job->in + n * s->y.image, job->index_in + n * s->y.image,
+                  job->out + n * s->x.image);
 }
 
-void NAME(maxpool_backward)(const maxpool_shape *s, int threads, ptrdiff_t n, const void *dy,
+void NAME(maxpool_backward)(const pool_shape *s, int threads, ptrdiff_t n, const void *dy,
                             const tap_index *index, void *dx) {
-    maxpool_job job = {.s = s, .in = dy, .index_in = index, .out = dx};
+    pooling_job job = {.s = s, .in = dy, .index_in = index, .out = dx};
     pool_run(threads, n, maxpool_backward_image, &job);
 }
 
-/* ReLU, on any number of reals that is a multiple of LANES */
+static void avgpool_forward_image(const void *context, ptrdiff_t n, int worker) {
+    (void)worker;
+    const pooling_job *job = context;
+    const pool_shape *s = job->s;
+    avgpool_image(&s->x, &s->y, &s->window, job->in + n * s->x.image, job->out + n * s->y.image);
+}
 
-#define RELU_BLOCK (1 << 14)
+void NAME(avgpool_forward)(const pool_shape *s, int threads, ptrdiff_t n, const void *x, void *y) {
+    pooling_job job = {.s = s, .in = x, .out = y};
+    pool_run(threads, n, avgpool_forward_image, &job);
+}
+
+static void avgpool_backward_image(const void *context, ptrdiff_t n, int worker) {
+    (void)worker;
+    const pooling_job *job = context;
+    const pool_shape *s = job->s;
+    unpool_averages(&s->x, &s->y, &s->window, job->in + n * s->y.image, job->out + n * s->x.image);
+}
+
+void NAME(avgpool_backward)(const pool_shape *s, int threads, ptrdiff_t n, const void *dy, void *dx) {
+    pooling_job job = {.s = s, .in = dy, .out = dx};
+    pool_run(threads, n, avgpool_backward_image, &job);
+}
+
+/* Activations, over all reals there are */
 
 typedef struct {
+    activation_kind kind;
+    const image_shape *s;
     ptrdiff_t count;
-    const real *in, *y;
+    const real *in, *known; /* x, NULL; or dy, x or y */
     real *out;
-} relu_job;
+} activation_job;
 
-static void relu_block(const void *context, ptrdiff_t block, int worker) {
+INLINE void activate_row(const activation_kind kind, ptrdiff_t count, const real *x, real *y) {
+    for (ptrdiff_t i = 0; i < count; i += VLEN)
+        store(y + i, activate(kind, load(x + i)));
+}
+
+INLINE void activation_gradient_row(const activation_kind kind, ptrdiff_t count, const real *dy,
+                                    const real *x_or_y, real *dx) {
+    for (ptrdiff_t i = 0; i < count; i += VLEN)
+        store(dx + i, activation_gradient(kind, load(dy + i), load(x_or_y + i)));
+}
+
+static void activation_forward_block(const void *context, ptrdiff_t block, int worker) {
     (void)worker;
-    const relu_job *job = context;
-    ptrdiff_t start = block * RELU_BLOCK, count = at_most(RELU_BLOCK, job->count - start);
-    if (job->y) {
-        relu_gradient_row(count, job->in + start, job->y + start, job->out + start);
-        return;
-    }
-    for (ptrdiff_t i = start; i < start + count; i += VLEN)
-        store(job->out + i, relu_vector(load(job->in + i)));
+    const activation_job *job = context;
+    ptrdiff_t start = block * BLOCK, count = at_most(BLOCK, job->count - start);
+    DISPATCH_ACTIVATION(job->kind, activate_row, count, job->in + start, job->out + start)
 }
 
-void NAME(relu_forward)(int threads, ptrdiff_t count, const void *x, void *y) {
-    relu_job job = {.count = count, .in = x, .out = y};
-    pool_run(threads, ceil_div(count, RELU_BLOCK), relu_block, &job);
+static void activation_backward_block(const void *context, ptrdiff_t block, int worker) {
+    (void)worker;
+    const activation_job *job = context;
+    ptrdiff_t start = block * BLOCK, count = at_most(BLOCK, job->count - start);
+    DISPATCH_ACTIVATION(job->kind, activation_gradient_row, count, job->in + start, job->known + start,
+                        job->out + start)
 }
 
-void NAME(relu_backward)(int threads, ptrdiff_t count, const void *dy, const void *y, void *dx) {
-    relu_job job = {.count = count, .in = dy, .y = y, .out = dx};
-    pool_run(threads, ceil_div(count, RELU_BLOCK), relu_block, &job);
+static void clear_padding_of_image(const void *context, ptrdiff_t n, int worker) {
+    (void)worker;
+    const activation_job *job = context;
+    const image_shape *s = job->s;
+    for (ptrdiff_t i = 0; i < s->H * s->W; i++)
+        memset(job->out + n * s->image + i * s->pixel + s->C, 0, (size_t)(s->pixel - s->C) * sizeof(real));
+}
+
+void NAME(activation_forward)(activation_kind kind, const image_shape *s, int threads, ptrdiff_t n,
+                              const void *x, void *y) {
+    activation_job job = {.kind = kind, .s = s, .count = n * s->image, .in = x, .out = y};
+    pool_run(threads, ceil_div(job.count, BLOCK), activation_forward_block, &job);
+    if (kind == ACTIVATION_SIGMOID && s->pixel > s->C) /* of 0 it is 1/2 */
+        pool_run(threads, n, clear_padding_of_image, &job);
+}
+
+void NAME(activation_backward)(activation_kind kind, const image_shape *s, int threads, ptrdiff_t n,
+                               const void *dy, const void *x_or_y, void *dx) {
+    activation_job job = {.kind = kind, .s = s, .count = n * s->image, .in = dy, .known = x_or_y, .out = dx};
+    pool_run(threads, ceil_div(job.count, BLOCK), activation_backward_block, &job);
+}
+
+/* Dropout */
+
+typedef struct {
+    const image_shape *s;
+    ptrdiff_t pixels, block; /* of all images; of a task */
+    const real *x;
+    real *y;
+    uint32_t threshold, low, high;
+    real scale;
+} dropout_job;
+
+typedef uint32_t hash_vec __attribute__((vector_size(VECTOR_BYTES / sizeof(real) * sizeof(uint32_t))));
+
+/* Wellons' lowbias32: every bit of the result depends on every bit of h. */
+INLINE hash_vec mix_bits(hash_vec h) {
+    h = (h ^ h >> 16) * 0x7feb352du;
+    h = (h ^ h >> 15) * 0x846ca68bu;
+    return h ^ h >> 16;
+}
+
+static void dropout_block(const void *context, ptrdiff_t block, int worker) {
+    (void)worker;
+    const dropout_job *job = context;
+    const image_shape *s = job->s;
+    hash_vec lanes;
+    for (uint32_t lane = 0; lane < VLEN; lane++)
+        lanes[lane] = lane + job->low;
+    ptrdiff_t end = at_most(job->pixels, (block + 1) * job->block);
+    for (ptrdiff_t pixel = block * job->block; pixel < end; pixel++)
+        for (ptrdiff_t c = 0; c < s->pixel; c += VLEN) {
+            hash_vec hash = mix_bits(mix_bits(lanes + (uint32_t)(pixel * s->C + c)) ^ job->high);
+            mask kept = __builtin_convertvector(hash >= job->threshold, mask);
+            vec value = load(job->x + pixel * s->pixel + c) * job->scale;
+            store(job->y + pixel * s->pixel + c, (vec)((mask)value & kept));
+        }
+}
+
+void NAME(dropout)(const image_shape *s, int threads, ptrdiff_t n, double rate, uint64_t key, const void *x,
+                   void *y) {
+    dropout_job job = {.s = s,
+                       .pixels = n * s->H * s->W,
+                       .block = ceil_div(BLOCK, s->pixel),
+                       .x = x,
+                       .y = y,
+                       .threshold = (uint32_t)(rate * 4294967296.0),
+                       .low = (uint32_t)key,
+                       .high = (uint32_t)(key >> 32),
+                       .scale = (real)(1 / (1 - rate))};
+    pool_run(threads, ceil_div(job.pixels, job.block), dropout_block, &job);
 }
 
 /* Layouts */
@@ -122,40 +226,128 @@ void NAME(export_images)(const image_shape *s, int threads, ptrdiff_t n, const v
     pool_run(threads, n, export_image, &job);
 }
 
-/* Softmax cross-entropy: a few thousand numbers a step, so plainly, and summed in double */
+/* Softmax cross-entropy over rows padded to whole vectors. Losses are summed in double. */
 
-double NAME(softmax_forward)(ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *scores,
-                             const int64_t *labels, void *p, ptrdiff_t *correct) {
+#define MAX_ROW_BLOCKS 64
+
+typedef struct {
+    ptrdiff_t n, classes, row, blocks;
+    const real *scores, *p;
+    real *out;
+    const int64_t *labels;
+    double *losses; /* a sum for each block of rows */
+    ptrdiff_t *correct;
+} softmax_job;
+
+typedef double wide_vec __attribute__((vector_size(VECTOR_BYTES / sizeof(real) * sizeof(double))));
+
+/* Blocks of rows, a few thousand numbers each. */
+static ptrdiff_t count_row_blocks(ptrdiff_t n, ptrdiff_t row) {
+    return at_most(at_most(n, MAX_ROW_BLOCKS), ceil_div(n * row, 4096));
+}
+
+/* The largest of `classes` scores, or NaN if there is one. */
+INLINE real find_top(const real *scores, ptrdiff_t classes) {
+    vec tops = fill(scores[0]);
+    ptrdiff_t k = 0;
+    for (; k + VLEN <= classes; k += VLEN) {
+        vec value = load(scores + k);
+        tops = choose((mask)(value > tops) | (mask)(value != value), value, tops);
+    }
+    real top = scores[0];
+    for (ptrdiff_t lane = 0; lane < VLEN; lane++)
+        if (tops[lane] > top || tops[lane] != tops[lane])
+            top = tops[lane];
+    for (; k < classes; k++)
+        if (scores[k] > top || scores[k] != scores[k])
+            top = scores[k];
+    return top;
+}
+
+/* p = exp(scores - top) and zeros behind it; returns the sum. */
+INLINE double exponential_row(const real *scores, real top, ptrdiff_t classes, ptrdiff_t row, real *p) {
+    wide_vec sums = {0};
+    for (ptrdiff_t k = 0; k < row; k += VLEN) {
+        vec below = limit_to(top - load(scores + k), EXPONENTIAL_LIMIT);
+        store(p + k, bounded_exponential(-below, (vec){0}));
+        for (ptrdiff_t tail = at_least(classes, k); tail < k + VLEN; tail++)
+            p[tail] = 0;
+        sums += __builtin_convertvector(load(p + k), wide_vec);
+    }
+    double sum = 0;
+    for (ptrdiff_t lane = 0; lane < VLEN; lane++)
+        sum += sums[lane];
+    return sum;
+}
+
+static void softmax_forward_block(const void *context, ptrdiff_t block, int worker) {
+    (void)worker;
+    const softmax_job *job = context;
     double loss = 0;
-    *correct = 0;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const real *s = (const real *)scores + i * row;
-        real *probability = (real *)p + i * row;
-        ptrdiff_t first = 0; /* of the maxima; a NaN is one */
-        for (ptrdiff_t k = 1; k < classes; k++)
-            if (s[k] > s[first] || (s[k] != s[k] && s[first] == s[first]))
-                first = k;
-        double sum = 0, top = s[first], label = s[labels[i]]; /* p may lie where the scores do */
-        for (ptrdiff_t k = 0; k < classes; k++)
-            sum += probability[k] = (real)exp(s[k] - top);
-        for (ptrdiff_t k = 0; k < classes; k++)
-            probability[k] = (real)(probability[k] / sum);
-        memset(probability + classes, 0, (size_t)(row - classes) * sizeof(real));
+    ptrdiff_t correct = 0, end = job->n * (block + 1) / job->blocks;
+    for (ptrdiff_t i = job->n * block / job->blocks; i < end; i++) {
+        const real *scores = job->scores + i * job->row;
+        real *p = job->out + i * job->row, top = find_top(scores, job->classes);
+        double label = scores[job->labels[i]]; /* p may lie where the scores do */
+        ptrdiff_t first = 0;                   /* of the maxima; a NaN is one */
+        while (scores[first] != top && (top == top || scores[first] == scores[first]))
+            first++;
+        double sum = exponential_row(scores, top, job->classes, job->row, p);
+        real scale = (real)(1 / sum);
+        for (ptrdiff_t k = 0; k < job->row; k += VLEN)
+            store(p + k, load(p + k) * scale);
         loss += log(sum) - (label - top);
-        *correct += first == labels[i];
+        correct += first == job->labels[i];
+    }
+    job->losses[block] = loss;
+    job->correct[block] = correct;
+}
+
+double NAME(softmax_forward)(int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *scores,
+                             const int64_t *labels, void *p, ptrdiff_t *correct) {
+    double losses[MAX_ROW_BLOCKS], loss = 0;
+    ptrdiff_t counts[MAX_ROW_BLOCKS];
+    softmax_job job = {.n = n,
+                       .classes = classes,
+                       .row = row,
+                       .blocks = count_row_blocks(n, row),
+                       .scores = scores,
+                       .labels = labels,
+                       .out = p,
+                       .losses = losses,
+                       .correct = counts};
+    pool_run(threads, job.blocks, softmax_forward_block, &job);
+    *correct = 0;
+    for (ptrdiff_t block = 0; block < job.blocks; block++) {
+        loss += losses[block];
+        *correct += counts[block];
     }
     return n ? loss / (double)n : 0;
 }
 
-void NAME(softmax_backward)(ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *p,
-                            const int64_t *labels, void *dscores) {
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const real *probability = (const real *)p + i * row;
-        real *d = (real *)dscores + i * row;
-        for (ptrdiff_t k = 0; k < classes; k++)
-            d[k] = (probability[k] - (real)(k == labels[i])) / (real)n;
-        memset(d + classes, 0, (size_t)(row - classes) * sizeof(real));
+static void softmax_backward_block(const void *context, ptrdiff_t block, int worker) {
+    (void)worker;
+    const softmax_job *job = context;
+    ptrdiff_t end = job->n * (block + 1) / job->blocks;
+    for (ptrdiff_t i = job->n * block / job->blocks; i < end; i++) {
+        const real *p = job->p + i * job->row;
+        real *dscores = job->out + i * job->row, label = (p[job->labels[i]] - 1) / (real)job->n;
+        for (ptrdiff_t k = 0; k < job->row; k += VLEN)
+            store(dscores + k, load(p + k) / (real)job->n);
+        dscores[job->labels[i]] = label;
     }
+}
+
+void NAME(softmax_backward)(int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *p,
+                            const int64_t *labels, void *dscores) {
+    softmax_job job = {.n = n,
+                       .classes = classes,
+                       .row = row,
+                       .blocks = count_row_blocks(n, row),
+                       .p = p,
+                       .labels = labels,
+                       .out = dscores};
+    pool_run(threads, job.blocks, softmax_backward_block, &job);
 }
 
 /* Updates */
@@ -239,11 +431,7 @@ static void adam_block(const void *context, ptrdiff_t block, int worker) {
         real g = dw[i] + l2 * w[i];
         m[i] = beta1 * m[i] + one_minus1 * g;
         v[i] = beta2 * v[i] + one_minus2 * g * g;
-#if REAL_BITS == 64
-        w[i] -= scale1 * m[i] / (sqrt(v[i] * scale2) + eps);
-#else
-        w[i] -= scale1 * m[i] / (sqrtf(v[i] * scale2) + eps);
-#endif
+        w[i] -= scale1 * m[i] / (square_root(v[i] * scale2) + eps);
     }
 }
 

@@ -13,6 +13,8 @@
 
 #define LINE_BYTES 64 /* channels are padded to a cache line on every instruction set */
 
+typedef uint16_t tap_index; /* a pool's winning tap: kh * KW + kw */
+
 typedef struct {
     ptrdiff_t H, W, C;
     ptrdiff_t pixel; /* reals from one pixel to the next */
@@ -24,13 +26,46 @@ typedef struct {
     ptrdiff_t pad_top, pad_left, pad_right;
 } window_shape;
 
-/* pool(relu(conv(x, w) + b)): w is [KH][KW][C/groups][y-channels padded], b [padded]. */
+typedef enum {
+    ACTIVATION_NONE,
+    ACTIVATION_RELU,
+    ACTIVATION_TANH,
+    ACTIVATION_SIGMOID,
+    ACTIVATION_GELU
+} activation_kind;
+
+typedef enum { POOL_NONE, POOL_MAX, POOL_AVERAGE } pool_kind;
+
+/* y = pool(activation(norm(z) + r)), z = conv(x, w) + b. Weights are [KH][KW][C/groups][z.pixel],
+ * vectors [z.pixel]; r lies as z does. */
 typedef struct {
-    image_shape x, z, y; /* z: before the pool; equal to y without one */
+    image_shape x, z, y; /* z equals y without a pool */
     window_shape window, pool;
     ptrdiff_t groups;
-    int relu, pooled;
+    activation_kind activation;
+    pool_kind pooling;
+    int norm;     /* batch norm behind the convolution */
+    int residual; /* r is there */
+    int exact;    /* no Winograd */
+    double eps, momentum;
 } conv_shape;
+
+/* What may be missing is NULL. Without norm: gamma, beta, mean, var and the running ones; without
+ * z kept: z; without max pool: index. */
+typedef struct {
+    const void *x, *w, *b, *gamma, *beta, *r;
+    void *running_mean, *running_var;
+    void *z, *mean, *var; /* what training leaves for backward; var is the biased one */
+    void *y;
+    tap_index *index;
+    void *scratch;
+} conv_arrays;
+
+typedef struct {
+    const void *dy;
+    void *dx, *dw, *db, *dgamma, *dbeta, *dr;
+    int accumulate; /* dx += */
+} conv_gradients;
 
 /* relu(x w^T + b): w is [out][in], rows of x `in` reals and of y `y_row` reals long. */
 typedef struct {
@@ -41,7 +76,31 @@ typedef struct {
 typedef struct {
     image_shape x, y;
     window_shape window;
-} maxpool_shape;
+} pool_shape;
+
+/* gamma, beta, mean, var and the running ones are [x.pixel], zero behind the channels. */
+typedef struct {
+    image_shape x;
+    double eps, momentum;
+} batchnorm_shape;
+
+typedef struct {
+    image_shape x;
+    ptrdiff_t size;
+    double alpha, beta, k;
+} lrn_shape;
+
+typedef struct {
+    image_shape image; /* as it is to lie; H, W, C are those of the pixels too */
+    int bytes;         /* pixels are uint8_t, otherwise float */
+} prepare_shape;
+
+typedef struct {
+    const void *pixels; /* NCHW, of the whole data set */
+    const int64_t *chosen;
+    const int32_t *moves; /* flip, down, right of each chosen image; or NULL */
+    const void *scale, *shift;
+} prepare_arrays;
 
 typedef struct {
     double lr, momentum, l2;
@@ -53,37 +112,64 @@ typedef struct {
     int64_t step;
 } adam_settings;
 
-typedef uint16_t tap_index; /* a pool's winning tap: kh * KW + kw */
-
 typedef struct {
     /* Scratch, in reals, that a call needs for n images on that many threads. */
     ptrdiff_t (*conv_scratch)(const conv_shape *, ptrdiff_t n, int threads);
     ptrdiff_t (*linear_scratch)(const linear_shape *, ptrdiff_t n, int threads);
+    ptrdiff_t (*batchnorm_scratch)(const batchnorm_shape *, ptrdiff_t n, int threads);
+    ptrdiff_t (*lrn_scratch)(const lrn_shape *, int threads);
 
-    void (*conv_forward)(const conv_shape *, int threads, ptrdiff_t n, const void *x, const void *w,
-                         const void *b, void *y, tap_index *index, void *scratch);
-    void (*conv_backward)(const conv_shape *, int threads, ptrdiff_t n, const void *dy, const void *x,
-                          const void *w, const void *y, const tap_index *index, void *dx, void *dw, void *db,
-                          void *scratch);
+    /* Training takes mean and variance from the batch and moves the running ones towards them;
+     * otherwise the running ones are used, and nothing is left for backward. */
+    void (*conv_forward)(const conv_shape *, int threads, ptrdiff_t n, int training, const conv_arrays *);
+    void (*conv_backward)(const conv_shape *, int threads, ptrdiff_t n, const conv_arrays *,
+                          const conv_gradients *);
     void (*linear_forward)(const linear_shape *, int threads, ptrdiff_t n, const void *x, const void *w,
                            const void *b, void *y, void *scratch);
     void (*linear_backward)(const linear_shape *, int threads, ptrdiff_t n, const void *dy, const void *x,
                             const void *w, const void *y, void *dx, void *dw, void *db, void *scratch);
-    void (*maxpool_forward)(const maxpool_shape *, int threads, ptrdiff_t n, const void *x, void *y,
+    void (*maxpool_forward)(const pool_shape *, int threads, ptrdiff_t n, const void *x, void *y,
                             tap_index *index);
-    void (*maxpool_backward)(const maxpool_shape *, int threads, ptrdiff_t n, const void *dy,
+    void (*maxpool_backward)(const pool_shape *, int threads, ptrdiff_t n, const void *dy,
                              const tap_index *index, void *dx);
-    void (*relu_forward)(int threads, ptrdiff_t count, const void *x, void *y);
-    void (*relu_backward)(int threads, ptrdiff_t count, const void *dy, const void *y, void *dx);
+    void (*avgpool_forward)(const pool_shape *, int threads, ptrdiff_t n, const void *x, void *y);
+    void (*avgpool_backward)(const pool_shape *, int threads, ptrdiff_t n, const void *dy, void *dx);
+    void (*activation_forward)(activation_kind, const image_shape *, int threads, ptrdiff_t n, const void *x,
+                               void *y);
+    /* x_or_y: the input for GELU, the output for all others. */
+    void (*activation_backward)(activation_kind, const image_shape *, int threads, ptrdiff_t n,
+                                const void *dy, const void *x_or_y, void *dx);
+
+    /* Forward moves the running statistics by `momentum` towards the batch's, with its unbiased
+     * variance; they may be NULL. mean and var are the batch's own, var the biased one. */
+    void (*batchnorm_forward)(const batchnorm_shape *, int threads, ptrdiff_t n, const void *x,
+                              const void *gamma, const void *beta, void *y, void *mean, void *var,
+                              void *running_mean, void *running_var, void *scratch);
+    void (*batchnorm_inference)(const batchnorm_shape *, int threads, ptrdiff_t n, const void *x,
+                                const void *gamma, const void *beta, const void *mean, const void *var,
+                                void *y, void *scratch);
+    void (*batchnorm_backward)(const batchnorm_shape *, int threads, ptrdiff_t n, const void *dy,
+                               const void *x, const void *gamma, const void *mean, const void *var, void *dx,
+                               void *dgamma, void *dbeta, void *scratch);
+    void (*lrn_forward)(const lrn_shape *, int threads, ptrdiff_t n, const void *x, void *y, void *scratch);
+    void (*lrn_backward)(const lrn_shape *, int threads, ptrdiff_t n, const void *dy, const void *x, void *dx,
+                         void *scratch);
+    /* Element i, counted over the channels proper, is kept where a hash of i keyed by `key` is at
+     * least rate 2^32. */
+    void (*dropout)(const image_shape *, int threads, ptrdiff_t n, double rate, uint64_t key, const void *x,
+                    void *y);
+
+    void (*prepare_images)(const prepare_shape *, int threads, ptrdiff_t n, const prepare_arrays *,
+                           void *out);
 
     /* NCHW outside, NHWC inside; unpadded reals between the images of NCHW: C*H*W. */
     void (*import_images)(const image_shape *, int threads, ptrdiff_t n, const void *nchw, void *nhwc);
     void (*export_images)(const image_shape *, int threads, ptrdiff_t n, const void *nhwc, void *nchw);
 
     /* Mean loss in nats; p becomes the probabilities; counts the rows whose first maximum is the label. */
-    double (*softmax_forward)(ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *scores,
+    double (*softmax_forward)(int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *scores,
                               const int64_t *labels, void *p, ptrdiff_t *correct);
-    void (*softmax_backward)(ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *p,
+    void (*softmax_backward)(int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *p,
                              const int64_t *labels, void *dscores);
 
     /* In place; return the sum of w^2 before the step. `sums` holds a double a block of UPDATE_BLOCK. */
@@ -91,6 +177,10 @@ typedef struct {
                          void *velocity, double *sums);
     double (*adam_update)(const adam_settings *, int threads, ptrdiff_t count, void *w, const void *dw,
                           void *m, void *v, double *sums);
+    /* Work to be timed, the same on each thread; return the operations done or the bytes moved. */
+    double (*fma_burst)(int threads, ptrdiff_t rounds);
+    double (*read_burst)(int threads, ptrdiff_t rounds, ptrdiff_t count, const void *from);
+    double (*copy_burst)(int threads, ptrdiff_t rounds, ptrdiff_t count, const void *from, void *to);
 } kernel_table;
 
 #define UPDATE_BLOCK 16384 /* elements an update treats as one task */
@@ -99,20 +189,34 @@ typedef struct {
 #define FOR_EACH_KERNEL(DO)                                                                                  \
     DO(conv_scratch)                                                                                         \
     DO(linear_scratch)                                                                                       \
+    DO(batchnorm_scratch)                                                                                    \
+    DO(lrn_scratch)                                                                                          \
     DO(conv_forward)                                                                                         \
     DO(conv_backward)                                                                                        \
     DO(linear_forward)                                                                                       \
     DO(linear_backward)                                                                                      \
     DO(maxpool_forward)                                                                                      \
     DO(maxpool_backward)                                                                                     \
-    DO(relu_forward)                                                                                         \
-    DO(relu_backward)                                                                                        \
+    DO(avgpool_forward)                                                                                      \
+    DO(avgpool_backward)                                                                                     \
+    DO(activation_forward)                                                                                   \
+    DO(activation_backward)                                                                                  \
+    DO(batchnorm_forward)                                                                                    \
+    DO(batchnorm_inference)                                                                                  \
+    DO(batchnorm_backward)                                                                                   \
+    DO(lrn_forward)                                                                                          \
+    DO(lrn_backward)                                                                                         \
+    DO(dropout)                                                                                              \
+    DO(prepare_images)                                                                                       \
     DO(import_images)                                                                                        \
     DO(export_images)                                                                                        \
     DO(softmax_forward)                                                                                      \
     DO(softmax_backward)                                                                                     \
     DO(sgd_update)                                                                                           \
-    DO(adam_update)
+    DO(adam_update)                                                                                          \
+    DO(fma_burst)                                                                                            \
+    DO(read_burst)                                                                                           \
+    DO(copy_burst)
 
 /* Instruction sets in ascending order; a machine runs all up to its best. */
 typedef enum { ISA_BASELINE, ISA_V3, ISA_V4, ISA_COUNT } instruction_set;

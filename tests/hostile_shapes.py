@@ -6,7 +6,7 @@ and no arithmetic: a case is a shape with a name that says what is hostile about
 
 from typing import NamedTuple
 
-from cnnctl.backends.specs import Activation, Sandwich
+from cnnctl.backends.specs import Activation, Pool, Sandwich
 from cnnctl.geometry import Padding, Pair, Window
 
 TAILS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33)
@@ -24,7 +24,7 @@ class ConvCase(NamedTuple):
 
 
 class PoolCase(NamedTuple):
-    """Max pooling of x (N,C,H,W)."""
+    """Max or average pooling of x (N,C,H,W)."""
 
     name: str
     x_shape: tuple[int, int, int, int]
@@ -38,6 +38,22 @@ class LinearCase(NamedTuple):
     N: int
     D: int
     M: int
+
+
+class NormCase(NamedTuple):
+    """Batch norm of images x (N,C,H,W) or vectors (N,C)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class LrnCase(NamedTuple):
+    """Local response normalisation of x (N,C,H,W) over `size` channels."""
+
+    name: str
+    x_shape: tuple[int, int, int, int]
+    size: int
+    beta: float = 0.75
 
 
 class SandwichCase(NamedTuple):
@@ -75,7 +91,9 @@ def _pool(
 def _sandwich(conv: ConvCase, activation: Activation | None, pool: Window | None) -> SandwichCase:
     fused = f"pool {pool.kernel} stride {pool.stride} padding {pool.padding}" if pool else "no pool"
     name = f"{conv.name}, {activation}, {fused}"
-    return SandwichCase(name, conv, Sandwich(conv.window, conv.groups, activation, pool))
+    return SandwichCase(
+        name, conv, Sandwich(conv.window, conv.groups, None, False, activation, pool and Pool("max", pool))
+    )
 
 
 CONV_CASES = [
@@ -158,6 +176,35 @@ LINEAR_CASES = [
     *[LinearCase(f"{N} images", N, 4, 3) for N in TAILS],
     *[LinearCase(f"{D} inputs", 2, D, 3) for D in TAILS],
     *[LinearCase(f"{M} outputs", 2, 4, M) for M in TAILS],
+]
+
+NORM_CASES = [
+    NormCase("images", (3, 5, 4, 6)),
+    NormCase("vectors", (7, 12)),
+    NormCase("batch 0", (0, 3, 4, 4)),
+    NormCase("batch 0 of vectors", (0, 3)),
+    NormCase("batch 1", (1, 3, 5, 5)),
+    NormCase("two values a channel", (2, 3)),
+    NormCase("more pixels than fit a cache", (2, 5, 37, 41)),
+    NormCase("blocks that end within a row of pixels", (1, 3, 1, 2053)),
+    NormCase("more channels than fit a block", (4, 700, 2, 1)),
+    NormCase("more channels than fit a cache", (9, 5000)),
+    *[NormCase(f"{C} channels", (2, C, 3, 3)) for C in TAILS],
+    *[NormCase(f"{N} vectors", (N, 3)) for N in TAILS if N > 1],
+]
+
+LRN_CASES = [
+    LrnCase("AlexNet's", (2, 9, 3, 4), 5),
+    LrnCase("even size", (2, 9, 3, 4), 4),
+    LrnCase("size 1", (1, 5, 2, 3), 1),
+    LrnCase("more neighbours than channels", (2, 3, 2, 2), 11),
+    LrnCase("one channel", (2, 1, 3, 3), 5),
+    LrnCase("square root", (1, 6, 2, 2), 3, 0.5),
+    LrnCase("exponent 1", (1, 6, 2, 2), 3, 1.0),
+    LrnCase("no exponent", (1, 6, 2, 2), 3, 0.0),
+    LrnCase("odd exponent", (1, 6, 2, 2), 3, 1.7),
+    LrnCase("batch 0", (0, 4, 3, 3), 5),
+    *[LrnCase(f"{C} channels", (1, C, 2, 2), 5, beta) for C in TAILS for beta in (0.75, 0.6)],
 ]
 
 _PADDED = _conv("padded", (2, 3, 6, 6), 5, 3, padding=1)

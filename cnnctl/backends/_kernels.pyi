@@ -1,4 +1,5 @@
 # The compiled module's face, for type checkers; see ext/_kernels.pyx.
+from collections.abc import Mapping
 from typing import Any
 
 from cnnctl.geometry import Window
@@ -13,8 +14,23 @@ def instruction_sets() -> list[str]: ...
 class Kernels:
     threads: int
     def __init__(self, isa: int, is_double: bool, threads: int) -> None: ...
-    def relu_forward(self, count: int, x: Any, y: Any) -> None: ...
-    def relu_backward(self, count: int, dy: Any, y: Any, dx: Any) -> None: ...
+    def activation_forward(self, kind: int, shape: Extents, n: int, x: Any, y: Any) -> None: ...
+    def activation_backward(
+        self, kind: int, shape: Extents, n: int, dy: Any, x_or_y: Any, dx: Any
+    ) -> None: ...
+    def dropout(self, shape: Extents, n: int, rate: float, key: int, x: Any, y: Any) -> None: ...
+    def prepare_images(
+        self,
+        shape: Extents,
+        n: int,
+        pixels: Any,
+        bytes: bool,
+        chosen: Any,
+        moves: Any,
+        scale: Any,
+        shift: Any,
+        out: Any,
+    ) -> None: ...
     def import_images(self, shape: Extents, n: int, nchw: Any, nhwc: Any) -> None: ...
     def export_images(self, shape: Extents, n: int, nhwc: Any, nchw: Any) -> None: ...
     def softmax_forward(
@@ -50,6 +66,9 @@ class Kernels:
         eps: float,
         l2: float,
     ) -> float: ...
+    def fma_burst(self, rounds: int) -> float: ...
+    def read_burst(self, rounds: int, count: int, x: Any) -> float: ...
+    def copy_burst(self, rounds: int, count: int, x: Any, y: Any) -> float: ...
 
 class ConvKernel:
     def __init__(
@@ -60,13 +79,20 @@ class ConvKernel:
         y: Extents,
         window: Window,
         pool: Window | None,
+        *,
         groups: int,
-        relu: bool,
+        activation: int,
+        pooling: int,
+        norm: bool,
+        residual: bool,
+        exact: bool,
+        eps: float,
+        momentum: float,
     ) -> None: ...
     def scratch(self, n: int) -> int: ...
-    def forward(self, n: int, x: Any, w: Any, b: Any, y: Any, index: Any, scratch: Any) -> None: ...
+    def forward(self, n: int, training: bool, arrays: Mapping[str, Any]) -> None: ...
     def backward(
-        self, n: int, dy: Any, x: Any, w: Any, y: Any, index: Any, dx: Any, dw: Any, db: Any, scratch: Any
+        self, n: int, arrays: Mapping[str, Any], gradients: Mapping[str, Any], accumulate: bool
     ) -> None: ...
 
 class LinearKernel:
@@ -77,7 +103,50 @@ class LinearKernel:
         self, n: int, dy: Any, x: Any, w: Any, y: Any, dx: Any, dw: Any, db: Any, scratch: Any
     ) -> None: ...
 
-class MaxPoolKernel:
+class PoolKernel:
     def __init__(self, kernels: Kernels, x: Extents, y: Extents, window: Window) -> None: ...
-    def forward(self, n: int, x: Any, y: Any, index: Any) -> None: ...
-    def backward(self, n: int, dy: Any, index: Any, dx: Any) -> None: ...
+    def max_forward(self, n: int, x: Any, y: Any, index: Any) -> None: ...
+    def max_backward(self, n: int, dy: Any, index: Any, dx: Any) -> None: ...
+    def average_forward(self, n: int, x: Any, y: Any) -> None: ...
+    def average_backward(self, n: int, dy: Any, dx: Any) -> None: ...
+
+class BatchNormKernel:
+    def __init__(self, kernels: Kernels, x: Extents, eps: float, momentum: float) -> None: ...
+    def scratch(self, n: int) -> int: ...
+    def forward(
+        self,
+        n: int,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        y: Any,
+        mean: Any,
+        var: Any,
+        running_mean: Any,
+        running_var: Any,
+        scratch: Any,
+    ) -> None: ...
+    def inference(
+        self, n: int, x: Any, gamma: Any, beta: Any, mean: Any, var: Any, y: Any, scratch: Any
+    ) -> None: ...
+    def backward(
+        self,
+        n: int,
+        dy: Any,
+        x: Any,
+        gamma: Any,
+        mean: Any,
+        var: Any,
+        dx: Any,
+        dgamma: Any,
+        dbeta: Any,
+        scratch: Any,
+    ) -> None: ...
+
+class LrnKernel:
+    def __init__(
+        self, kernels: Kernels, x: Extents, size: int, alpha: float, beta: float, k: float
+    ) -> None: ...
+    def scratch(self) -> int: ...
+    def forward(self, n: int, x: Any, y: Any, scratch: Any) -> None: ...
+    def backward(self, n: int, dy: Any, x: Any, dx: Any, scratch: Any) -> None: ...

@@ -22,18 +22,48 @@ another's backward in a test.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 
-from cnnctl.backends.specs import Activation, Array, Sandwich, Shape, Spec
+from cnnctl.backends.specs import Activation, Array, Pool, Sandwich, Shape, Spec
 from cnnctl.backends.stage import Layout, LossStage, Stage
-from cnnctl.errors import ConfigError, DtypeError, ShapeError
+from cnnctl.errors import ConfigError, DtypeError, ShapeError, check_real, describe_alternatives
 from cnnctl.geometry import Window, check_elements
 
 MAX_THREADS = 256
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class SandwichOutputs:
+    """What a fused convolution computes; None for what it does not have.
+
+    Attributes:
+        y: the result.
+        index: winners of a max pool, as `Backend.maxpool_forward` gives them.
+        z: conv(x, w) + b, where backward needs it (`Sandwich.keeps_z`).
+        mean, var: (F), norm's statistics of this batch; var is the biased one.
+    """
+
+    y: Array
+    index: Array | None = None
+    z: Array | None = None
+    mean: Array | None = None
+    var: Array | None = None
+
+
+class SandwichGradients(NamedTuple):
+    """Gradients of a fused convolution; None for what it does not have."""
+
+    dx: Array | None
+    dw: Array
+    db: Array
+    dgamma: Array | None = None
+    dbeta: Array | None = None
+    dr: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +129,24 @@ class Backend(ABC):
         _check_index(index, shape, window)
         return self._maxpool_backward(dy, index, x_shape, window)
 
+    # Average pooling
+
+    def avgpool_forward(self, x: Array, window: Window) -> Array:
+        """y[n,c,oh,ow] = mean of x over the pixels of the window; padding is not counted.
+
+        Shapes: x (N,C,H,W) -> y (N,C,OH,OW). Raises ShapeError when a window could lie wholly
+        in the padding. Source: LeCun et al. 1998, section II.B, without its coefficients.
+        """
+        check_pool(x, window)
+        return self._avgpool_forward(x, window)
+
+    def avgpool_backward(self, dy: Array, x_shape: tuple[int, int, int, int], window: Window) -> Array:
+        """dx: each dy is shared equally among the pixels of its window. Shape: `x_shape`."""
+        n, c, h, w = x_shape
+        _check_dtype("dy", dy)
+        _check_same("dy", dy, (n, c, *check_pool_window(window, h, w)), dy.dtype)
+        return self._avgpool_backward(dy, x_shape, window)
+
     # Fully connected
 
     def linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
@@ -116,16 +164,100 @@ class Backend(ABC):
 
     # Activation
 
-    def relu_forward(self, x: Array) -> Array:
-        """y = max(x, 0), elementwise on any shape; NaN stays NaN. Source: Nair, Hinton 2010."""
-        _check_dtype("x", x)
-        return self._relu_forward(x)
+    def activation_forward(self, x: Array, activation: Activation) -> Array:
+        """y = activation(x), elementwise on any shape; NaN stays NaN, infinities give limits.
 
-    def relu_backward(self, dy: Array, y: Array) -> Array:
-        """dx = 0 where y <= 0, dy elsewhere; `y` is the forward's output."""
+        relu: max(x, 0). Source: Nair, Hinton 2010.
+        tanh: (e^x - e^-x) / (e^x + e^-x).
+        sigmoid: 1 / (1 + e^-x).
+        gelu: x Phi(x), Phi the normal distribution function: 0.5 x (1 + erf(x / sqrt(2))), not
+        its approximation by tanh. Source: Hendrycks, Gimpel 2016.
+        """
+        check_activation(activation)
+        _check_dtype("x", x)
+        return self._activation_forward(x, activation)
+
+    def activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array:
+        """dx = dy times the derivative, given the forward's input and output.
+
+        relu: 0 where y <= 0, 1 elsewhere; tanh: 1 - y^2; sigmoid: y (1 - y);
+        gelu: Phi(x) + x phi(x), phi the normal density. Only gelu looks at x, the others at y.
+        """
+        check_activation(activation)
         _check_dtype("y", y)
+        _check_same("x", x, y.shape, y.dtype)
         _check_same("dy", dy, y.shape, y.dtype)
-        return self._relu_backward(dy, y)
+        return self._activation_backward(dy, x, y, activation)
+
+    # Batch normalisation: x is (N,C,H,W) or (N,C), and a channel's values are N*H*W or N numbers
+
+    def batchnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """y = gamma (x - mean) / sqrt(var + eps) + beta, each channel by itself; y, mean, var.
+
+        mean and var are those of the channel's values in this batch, var the biased one
+        (divided by their number); both are 0 for a batch of 0 images.
+        Shapes: x (N,C,H,W) or (N,C), gamma and beta (C) -> y as x, mean and var (C).
+        Source: Ioffe, Szegedy 2015, algorithm 1.
+        """
+        check_batchnorm(x, eps, gamma=gamma, beta=beta)
+        return self._batchnorm_forward(x, gamma, beta, float(eps))
+
+    def batchnorm_inference(
+        self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+    ) -> Array:
+        """y as in `batchnorm_forward`, with this mean and variance in place of the batch's."""
+        check_batchnorm(x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
+        return self._batchnorm_inference(x, gamma, beta, mean, var, float(eps))
+
+    def batchnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """(dx, dgamma, dbeta), given the forward's mean and var, through which x acts as well.
+
+        With z = (x - mean) / sqrt(var + eps), sums and means over a channel's values:
+        dbeta = sum of dy, dgamma = sum of dy z,
+        dx = gamma / sqrt(var + eps) (dy - mean of dy - z (mean of dy z)).
+        """
+        check_batchnorm(x, eps, gamma=gamma, mean=mean, var=var)
+        _check_same("dy", dy, x.shape, x.dtype)
+        return self._batchnorm_backward(dy, x, gamma, mean, var, float(eps))
+
+    # Local response normalisation
+
+    def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        """y = x / (k + alpha/size (sum of x^2 over `size` neighbouring channels))^beta.
+
+        The neighbours of channel c are c - size//2 ... c + (size-1)//2, zeros beyond the first
+        and the last channel. Shapes: x (N,C,H,W) -> y likewise.
+        Source: Krizhevsky et al. 2012, section 3.3, in PyTorch's form, which divides alpha by size.
+        """
+        check_lrn(x, size, alpha, beta, k)
+        return self._lrn_forward(x, size, float(alpha), float(beta), float(k))
+
+    def lrn_backward(self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        """dx[c] = dy[c] / s[c]^beta - 2 alpha beta/size x[c] (sum of dy x / s^(beta+1) over channels).
+
+        s is what the forward pass raises to the power; the sum is over the channels that have
+        c among their neighbours.
+        """
+        check_lrn(x, size, alpha, beta, k)
+        _check_same("dy", dy, x.shape, x.dtype)
+        return self._lrn_backward(dy, x, size, float(alpha), float(beta), float(k))
+
+    # Dropout
+
+    def dropout(self, x: Array, rate: float, seed: int) -> Array:
+        """y = x / (1 - rate) where the seed's mask keeps x, 0 elsewhere, whatever x was there.
+
+        The mask is a function of seed and position alone (`cnnctl.backends.dropout` has it), the
+        same in every backend; so dx = dropout(dy, rate, seed). Shapes: x (N,C,H,W) or (N,D) -> y
+        likewise; rate in [0, 1), seed in [0, 2^64).
+        Source: Srivastava et al. 2014, scaled while training ("inverted").
+        """
+        check_dropout(x, rate, seed)
+        return self._dropout(x, float(rate), seed)
 
     # Loss
 
@@ -193,40 +325,69 @@ class Backend(ABC):
     # Fused operations
 
     def conv_sandwich_forward(
-        self, x: Array, w: Array, b: Array | None, sandwich: Sandwich
-    ) -> tuple[Array, Array | None]:
-        """y = pool(activation(conv(x, w) + b)) and the pool's index (None without pool)."""
-        check_sandwich(x, w, b, sandwich)
-        return self._conv_sandwich_forward(x, w, b, sandwich)
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None,
+        sandwich: Sandwich,
+        gamma: Array | None = None,
+        beta: Array | None = None,
+        r: Array | None = None,
+    ) -> SandwichOutputs:
+        """y = pool(activation(norm(conv(x, w) + b) + r)), and what backward needs besides.
+
+        Shapes: gamma, beta (F) with norm; r (N,F,OH,OW), as before the pool, with residual.
+        Norm takes mean and variance from the batch.
+        """
+        check_sandwich(x, w, b, sandwich, gamma, beta, r)
+        return self._conv_sandwich_forward(x, w, b, sandwich, gamma, beta, r)
+
+    def conv_sandwich_inference(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None,
+        sandwich: Sandwich,
+        gamma: Array | None = None,
+        beta: Array | None = None,
+        r: Array | None = None,
+        mean: Array | None = None,
+        var: Array | None = None,
+    ) -> Array:
+        """y alone, where norm takes this mean and variance, (F) each, whatever the batch."""
+        check_sandwich(x, w, b, sandwich, gamma, beta, r)
+        _check_statistics(mean, var, w, sandwich)
+        return self._conv_sandwich_inference(x, w, b, sandwich, gamma, beta, r, mean, var)
 
     def conv_sandwich_backward(
         self,
         dy: Array,
         x: Array,
         w: Array,
-        y: Array,
-        index: Array | None,
+        outputs: SandwichOutputs,
         sandwich: Sandwich,
+        gamma: Array | None = None,
+        beta: Array | None = None,
+        r: Array | None = None,
         *,
         need_dx: bool = True,
-    ) -> tuple[Array | None, Array, Array]:
-        """(dx, dw, db), given the forward's `y` and `index`.
+    ) -> SandwichGradients:
+        """Gradients, given the forward's outputs; None for what the sandwich does not have.
 
-        ReLU's mask is taken from the pooled y: a pool passes its gradient only to the
-        pixel whose value y is, so that pixel was positive exactly where y is.
+        Where y tells an activation's derivative it is taken from the pooled y: a max pool passes
+        its gradient only to the pixel whose value y is.
         """
-        shape = check_sandwich(x, w, None, sandwich)
+        shape = check_sandwich(x, w, None, sandwich, gamma, beta, r)
         _check_same("dy", dy, shape, x.dtype)
-        _check_same("y", y, shape, x.dtype)
-        if sandwich.pool:
-            _check_index(index, shape, sandwich.pool)
-        return self._conv_sandwich_backward(dy, x, w, y, index, sandwich, need_dx)
+        _check_outputs(outputs, check_conv(x, w, None, sandwich.window, sandwich.groups), shape, x, sandwich)
+        return self._conv_sandwich_backward(dy, x, w, outputs, sandwich, gamma, beta, r, need_dx)
 
     def linear_sandwich_forward(
         self, x: Array, w: Array, b: Array | None, activation: Activation | None
     ) -> Array:
-        """y = activation(x w^T + b)."""
+        """y = activation(x w^T + b), for any activation whose gradient y tells: not gelu."""
         check_linear(x, w, b)
+        _check_fused_activation(activation)
         return self._linear_sandwich_forward(x, w, b, activation)
 
     def linear_sandwich_backward(
@@ -241,6 +402,7 @@ class Backend(ABC):
     ) -> tuple[Array | None, Array, Array]:
         """(dx, dw, db), given the forward's `y`."""
         shape = check_linear(x, w, None)
+        _check_fused_activation(activation)
         _check_same("dy", dy, shape, x.dtype)
         _check_same("y", y, shape, x.dtype)
         return self._linear_sandwich_backward(dy, x, w, y, activation, need_dx)
@@ -248,49 +410,128 @@ class Backend(ABC):
     # How fused operations are done where there is no kernel for them: one after the other
 
     def _conv_sandwich_forward(
-        self, x: Array, w: Array, b: Array | None, sandwich: Sandwich
-    ) -> tuple[Array, Array | None]:
-        y = self._conv_forward(x, w, b, sandwich.window, sandwich.groups)
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None,
+        sandwich: Sandwich,
+        gamma: Array | None,
+        beta: Array | None,
+        r: Array | None,
+    ) -> SandwichOutputs:
+        z = u = self._conv_forward(x, w, b, sandwich.window, sandwich.groups)
+        mean: Array | None = None
+        var: Array | None = None
+        if sandwich.norm:
+            assert gamma is not None
+            assert beta is not None
+            u, mean, var = self._batchnorm_forward(z, gamma, beta, sandwich.norm.eps)
+        y, index = self._finish_sandwich(u, sandwich, r)
+        return SandwichOutputs(y, index, z if sandwich.keeps_z else None, mean, var)
+
+    def _conv_sandwich_inference(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None,
+        sandwich: Sandwich,
+        gamma: Array | None,
+        beta: Array | None,
+        r: Array | None,
+        mean: Array | None,
+        var: Array | None,
+    ) -> Array:
+        u = self._conv_forward(x, w, b, sandwich.window, sandwich.groups)
+        if sandwich.norm:
+            assert gamma is not None
+            assert beta is not None
+            assert mean is not None
+            assert var is not None
+            u = self._batchnorm_inference(u, gamma, beta, mean, var, sandwich.norm.eps)
+        return self._finish_sandwich(u, sandwich, r)[0]
+
+    def _finish_sandwich(self, u: Array, sandwich: Sandwich, r: Array | None) -> tuple[Array, Array | None]:
+        """pool(activation(u + r)) and the winners of a max pool."""
+        if r is not None:
+            u = u + r
         if sandwich.activation:
-            y = self._relu_forward(y)
-        return self._maxpool_forward(y, sandwich.pool) if sandwich.pool else (y, None)
+            u = self._activation_forward(u, sandwich.activation)
+        match sandwich.pool:
+            case Pool("max", window):
+                return self._maxpool_forward(u, window)
+            case Pool("average", window):
+                return self._avgpool_forward(u, window), None
+        return u, None
 
     def _conv_sandwich_backward(
         self,
         dy: Array,
         x: Array,
         w: Array,
-        y: Array,
-        index: Array | None,
+        outputs: SandwichOutputs,
         sandwich: Sandwich,
+        gamma: Array | None,
+        beta: Array | None,
+        r: Array | None,
         need_dx: bool,
-    ) -> tuple[Array | None, Array, Array]:
-        if sandwich.activation:
-            dy = self._relu_backward(dy, y)
-        if sandwich.pool:
-            assert index is not None
-            conv_shape = check_conv(x, w, None, sandwich.window, sandwich.groups)
-            dy = self._maxpool_backward(dy, index, conv_shape, sandwich.pool)
-        return self._conv_backward(dy, x, w, sandwich.window, sandwich.groups, need_dx)
+    ) -> SandwichGradients:
+        y, index, z, mean, var = outputs.y, outputs.index, outputs.z, outputs.mean, outputs.var
+        shape = check_conv(x, w, None, sandwich.window, sandwich.groups)
+        averaged = sandwich.pool is not None and sandwich.pool.kind == "average"
+        from_y = sandwich.activation != "gelu" and not averaged
+        du = dy
+        if sandwich.activation and from_y:
+            du = self._activation_backward(du, y, y, sandwich.activation)
+        match sandwich.pool:
+            case Pool("max", window):
+                assert index is not None
+                du = self._maxpool_backward(du, index, shape, window)
+            case Pool("average", window):
+                du = self._avgpool_backward(du, shape, window)
+        if sandwich.activation and not from_y:
+            assert z is not None
+            u = z
+            if sandwich.norm:
+                assert gamma is not None
+                assert beta is not None
+                assert mean is not None
+                assert var is not None
+                u = self._batchnorm_inference(z, gamma, beta, mean, var, sandwich.norm.eps)
+            if r is not None:
+                u = u + r
+            du = self._activation_backward(
+                du, u, self._activation_forward(u, sandwich.activation), sandwich.activation
+            )
+        dz = du
+        dgamma: Array | None = None
+        dbeta: Array | None = None
+        if sandwich.norm:
+            assert z is not None
+            assert gamma is not None
+            assert mean is not None
+            assert var is not None
+            dz, dgamma, dbeta = self._batchnorm_backward(du, z, gamma, mean, var, sandwich.norm.eps)
+        dx, dw, db = self._conv_backward(dz, x, w, sandwich.window, sandwich.groups, need_dx)
+        return SandwichGradients(dx, dw, db, dgamma, dbeta, du if sandwich.residual else None)
 
     def _linear_sandwich_forward(
         self, x: Array, w: Array, b: Array | None, activation: Activation | None
     ) -> Array:
         y = self._linear_forward(x, w, b)
-        return self._relu_forward(y) if activation else y
+        return self._activation_forward(y, activation) if activation else y
 
     def _linear_sandwich_backward(
         self, dy: Array, x: Array, w: Array, y: Array, activation: Activation | None, need_dx: bool
     ) -> tuple[Array | None, Array, Array]:
         if activation:
-            dy = self._relu_backward(dy, y)
+            dy = self._activation_backward(dy, y, y, activation)
         return self._linear_backward(dy, x, w, need_dx)
 
     # Stages of a plan
 
     @abstractmethod
-    def create_layout(self, shape: Shape, dtype: Any, first: Spec) -> Layout:
-        """The layout of a network's input, whose first stage will be `first`."""
+    def create_layout(self, shape: Shape, dtype: Any, consumers: Sequence[Spec]) -> Layout:
+        """The layout of a network's input, which these stages will read."""
 
     @abstractmethod
     def create_stage(self, spec: Spec, layout: Layout, dtype: Any) -> Stage:
@@ -327,10 +568,40 @@ class Backend(ABC):
     ) -> tuple[Array | None, Array, Array]: ...
 
     @abstractmethod
-    def _relu_forward(self, x: Array) -> Array: ...
+    def _avgpool_forward(self, x: Array, window: Window) -> Array: ...
 
     @abstractmethod
-    def _relu_backward(self, dy: Array, y: Array) -> Array: ...
+    def _avgpool_backward(self, dy: Array, x_shape: tuple[int, int, int, int], window: Window) -> Array: ...
+
+    @abstractmethod
+    def _activation_forward(self, x: Array, activation: Activation) -> Array: ...
+
+    @abstractmethod
+    def _activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array: ...
+
+    @abstractmethod
+    def _batchnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, eps: float
+    ) -> tuple[Array, Array, Array]: ...
+
+    @abstractmethod
+    def _batchnorm_inference(
+        self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+    ) -> Array: ...
+
+    @abstractmethod
+    def _batchnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]: ...
+
+    @abstractmethod
+    def _lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array: ...
+
+    @abstractmethod
+    def _lrn_backward(self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array: ...
+
+    @abstractmethod
+    def _dropout(self, x: Array, rate: float, seed: int) -> Array: ...
 
     @abstractmethod
     def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]: ...
@@ -383,10 +654,56 @@ def check_conv(x: Array, w: Array, b: Array | None, window: Window, groups: int)
     return shape
 
 
-def check_sandwich(x: Array, w: Array, b: Array | None, sandwich: Sandwich) -> tuple[int, int, int, int]:
+def check_sandwich(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    sandwich: Sandwich,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    r: Array | None = None,
+) -> tuple[int, int, int, int]:
     """Validate a fused convolution's arguments; returns the shape of y, after the pool."""
-    N, F, *size = check_conv(x, w, b, sandwich.window, sandwich.groups)
-    return (N, F, *(check_pool_window(sandwich.pool, *size) if sandwich.pool else size))
+    shape = check_conv(x, w, b, sandwich.window, sandwich.groups)
+    N, F, *size = shape
+    norm = sandwich.norm is not None
+    for field, array, needed, there in (
+        ("gamma", gamma, (F,), norm),
+        ("beta", beta, (F,), norm),
+        ("r", r, shape, sandwich.residual),
+    ):
+        _check_present(field, array, needed, x.dtype, there)
+    return (N, F, *(check_pool_window(sandwich.pool.window, *size) if sandwich.pool else size))
+
+
+def _check_present(
+    field: str, array: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], needed: bool
+) -> None:
+    """An array that has to be there exactly when the sandwich asks for it."""
+    if needed != (array is not None):
+        raise ShapeError(f"{field}: {'missing' if needed else 'given'}, but the sandwich says otherwise")
+    if array is not None:
+        _check_same(field, array, shape, dtype)
+
+
+def _check_statistics(mean: Array | None, var: Array | None, w: Array, sandwich: Sandwich) -> None:
+    for field, array in (("mean", mean), ("var", var)):
+        _check_present(field, array, w.shape[:1], w.dtype, sandwich.norm is not None)
+
+
+def _check_outputs(
+    outputs: SandwichOutputs,
+    conv_shape: tuple[int, ...],
+    shape: tuple[int, ...],
+    x: Array,
+    sandwich: Sandwich,
+) -> None:
+    _check_same("y", outputs.y, shape, x.dtype)
+    _check_present("z", outputs.z, conv_shape, x.dtype, sandwich.keeps_z)
+    for field, array in (("mean", outputs.mean), ("var", outputs.var)):
+        _check_present(field, array, conv_shape[1:2], x.dtype, sandwich.norm is not None)
+    if sandwich.pool and sandwich.pool.kind == "max":
+        _check_index(outputs.index, shape, sandwich.pool.window)
 
 
 def check_pool(x: Array, window: Window) -> tuple[int, int, int, int]:
@@ -416,6 +733,59 @@ def check_linear(x: Array, w: Array, b: Array | None) -> tuple[int, int]:
     if b is not None:
         _check_same("b", b, (w.shape[0],), x.dtype)
     return x.shape[0], w.shape[0]
+
+
+def check_activation(activation: str) -> None:
+    """Validate the name of an activation."""
+    known = get_args(Activation)
+    if activation not in known:
+        raise ConfigError(
+            f"activation: {activation!r} is not known; {describe_alternatives(activation, known)}"
+        )
+
+
+def _check_fused_activation(activation: Activation | None) -> None:
+    if activation == "gelu":
+        raise ConfigError("activation: 'gelu' cannot be fused: its gradient needs what stands before it")
+    if activation is not None:
+        check_activation(activation)
+
+
+def check_batchnorm(x: Array, eps: float, **per_channel: Array) -> None:
+    """Validate images or vectors, eps, and arrays that have a number a channel."""
+    _check_dtype("x", x)
+    if x.ndim not in {2, 4} or x.shape[1] < 1:
+        raise ShapeError(f"x: shape {x.shape} is not (N, C, H, W) or (N, C) with at least one channel")
+    check_real("eps", eps, 0, above=True)
+    for field, array in per_channel.items():
+        _check_same(field, array, x.shape[1:2], x.dtype)
+
+
+def check_lrn(x: Array, size: int, alpha: float, beta: float, k: float) -> None:
+    """Validate images and settings with which no power of 0 can be met."""
+    _check_dtype("x", x)
+    if x.ndim != 4 or x.shape[1] < 1:
+        raise ShapeError(f"x: shape {x.shape} is not (N, C, H, W) with at least one channel")
+    check_lrn_settings(size, alpha, beta, k)
+
+
+def check_lrn_settings(size: int, alpha: float, beta: float, k: float) -> None:
+    """Validate size >= 1, alpha >= 0, beta >= 0 and k > 0."""
+    if type(size) is not int or size < 1:
+        raise ConfigError(f"size: {size!r} is not an integer of at least 1")
+    check_real("alpha", alpha, 0)
+    check_real("beta", beta, 0)
+    check_real("k", k, 0, above=True)
+
+
+def check_dropout(x: Array, rate: float, seed: int) -> None:
+    """Validate images or vectors, a rate in [0, 1) and a seed of 64 bits."""
+    _check_dtype("x", x)
+    if x.ndim not in {2, 4}:
+        raise ShapeError(f"x: shape {x.shape} is neither (N, C, H, W) nor (N, D)")
+    check_real("rate", rate, 0, 1)
+    if type(seed) is not int or not 0 <= seed < 2**64:
+        raise ConfigError(f"seed: {seed!r} is not an integer from 0 to 2^64 - 1")
 
 
 def check_labels(scores: Array, labels: Array) -> None:

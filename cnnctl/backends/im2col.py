@@ -6,6 +6,7 @@ its own; the matmul is the BLAS numpy was built with.
 """
 
 from functools import cache
+from math import pi, sqrt
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import ThreadpoolController
 
 from cnnctl.backends.composed import ComposedBackend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.dropout import drop_elements
+from cnnctl.backends.specs import Activation, Array
 from cnnctl.geometry import Window
 
 
@@ -90,11 +92,84 @@ class Im2colBackend(ComposedBackend):
         with self._limit_blas():
             return dy @ w if need_dx else None, dy.T @ x, dy.sum(axis=0)
 
-    def _relu_forward(self, x: Array) -> Array:
-        return np.maximum(x, 0)
+    def _avgpool_forward(self, x: Array, window: Window) -> Array:
+        windows = _view_windows(_pad_images(x, window, 0), window)
+        sums: Array = windows.sum(axis=(-2, -1), dtype=x.dtype)
+        sums /= _count_pixels(window, *x.shape[2:])
+        return sums
 
-    def _relu_backward(self, dy: Array, y: Array) -> Array:
-        return np.where(y <= 0, 0, dy)
+    def _avgpool_backward(self, dy: Array, x_shape: tuple[int, int, int, int], window: Window) -> Array:
+        dpadded = _pad_images(np.zeros(x_shape, dy.dtype), window, 0)
+        windows, shares = _view_windows(dpadded, window), dy / _count_pixels(window, *x_shape[2:])
+        for kh, kw in np.ndindex(window.kernel):
+            windows[..., kh, kw] += shares
+        return _crop_images(dpadded, x_shape, window)
+
+    def _activation_forward(self, x: Array, activation: Activation) -> Array:
+        match activation:
+            case "relu":
+                return np.maximum(x, 0)
+            case "tanh":
+                return np.tanh(x)
+            case "sigmoid":
+                e = np.exp(-np.abs(x))
+                return np.asarray(np.where(x < 0, e, 1) / (1 + e))
+            case "gelu":
+                bounded, tail, _ = _normal_tail(x)
+                return np.where(x < 0, -bounded * tail, x * (1 - tail)).astype(x.dtype)
+
+    def _activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array:
+        slope: Array
+        match activation:
+            case "relu":
+                return np.where(y <= 0, 0, dy)
+            case "tanh":
+                slope = (1 - y) * (1 + y)
+            case "sigmoid":
+                slope = y * (1 - y)
+            case "gelu":
+                bounded, tail, density = _normal_tail(x)
+                excess = bounded * density - tail
+                slope = np.where(x < 0, -excess, 1 + excess).astype(x.dtype)
+        return dy * slope
+
+    def _batchnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        count = max(x.size // len(gamma), 1)
+        mean = (_sum_channels(x) / count).astype(x.dtype)
+        var = (_sum_channels(np.square(x - _spread(mean, x))) / count).astype(x.dtype)
+        return self._batchnorm_inference(x, gamma, beta, mean, var, eps), mean, var
+
+    def _batchnorm_inference(
+        self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+    ) -> Array:
+        y = x - _spread(mean, x)
+        y *= _spread(gamma / np.sqrt(var + x.dtype.type(eps)), x)
+        y += _spread(beta, x)
+        return y
+
+    def _batchnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        count = max(x.size // len(gamma), 1)
+        scale = 1 / np.sqrt(var + x.dtype.type(eps))
+        z = (x - _spread(mean, x)) * _spread(scale, x)
+        dgamma, dbeta = _sum_channels(dy * z), _sum_channels(dy)
+        dx = dy - _spread(dbeta / count, x) - z * _spread(dgamma / count, x)
+        dx *= _spread(gamma * scale, x)
+        return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+    def _lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        return x * _sum_squares(x, size, alpha, k) ** -beta
+
+    def _lrn_backward(self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        s = _sum_squares(x, size, alpha, k)
+        ds = _sum_neighbours(dy * x * s ** (-beta - 1), (size - 1) // 2, size // 2)
+        return dy * s**-beta - 2 * alpha * beta / size * x * ds
+
+    def _dropout(self, x: Array, rate: float, seed: int) -> Array:
+        return drop_elements(x, rate, seed)
 
     def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
         shifted = scores - scores.max(axis=1, keepdims=True)
@@ -193,3 +268,53 @@ def _add_columns(dpadded: Array, dcolumns: Array, window: Window) -> None:
     dtaps = dcolumns.reshape(C, KH, KW, OH, OW)
     for kh, kw in np.ndindex(KH, KW):
         windows[..., kh, kw] += dtaps[:, kh, kw]
+
+
+def _count_pixels(window: Window, height: int, width: int) -> Array:
+    """How many taps of each window lie inside the image, (OH,OW)."""
+    OH, OW = window.output_size(height, width)
+    rows = [len(window.row_taps(oh, height)) for oh in range(OH)]
+    columns = [len(window.column_taps(ow, width)) for ow in range(OW)]
+    return np.multiply.outer(rows, columns)
+
+
+_RATIO = (
+    *(0.15383860995001259, -0.13307650057801132, 0.0990611231939954, -0.062706631334263147),
+    *(0.033004073234072313, -0.013823727741190385, 0.0041590133600484419, -0.00059867535513932646),
+    *(-0.00015957388029580991, 0.0001089798211745508, -1.1875142256866349e-5, -9.9526020506585536e-6),
+    *(3.3362289671117743e-6, 7.9629825400576879e-7, -5.5381103801810241e-7, -6.7548633847069104e-8),
+    *(8.6537277619183082e-8, 8.7224729985827553e-9, -1.3063956921463928e-8, -2.0421787411716694e-9),
+    *(1.4363902285872726e-9, 4.0278195212993632e-10),
+)
+"""(1 + a/5) Phi(-a) e^(a^2/2) as a polynomial in (a - 5)/(a + 5), to 2e-17 for a from 0 to 39."""
+
+
+def _normal_tail(x: Array) -> tuple[Array, Array, Array]:
+    """a = |x| (up to 39, where both others vanish), Phi(-a) and phi(a), in float64."""
+    a = np.minimum(np.abs(x.astype(np.float64)), 39)
+    e = np.exp(-0.5 * np.square(a))
+    tail = e * np.polynomial.polynomial.polyval((a - 5) / (a + 5), _RATIO) / (1 + a / 5)
+    return a, tail, e / sqrt(2 * pi)
+
+
+def _sum_channels(x: Array) -> Array:
+    """Each channel's sum, (C) float64, of images (N,C,H,W) or vectors (N,C)."""
+    sums: Array = x.sum(axis=(0, 2, 3)[: x.ndim - 1], dtype=np.float64)
+    return sums
+
+
+def _spread(per_channel: Array, x: Array) -> Array:
+    """One number a channel, shaped to meet x and of its dtype."""
+    return per_channel.astype(x.dtype).reshape(-1, *(x.ndim - 2) * (1,))
+
+
+def _sum_squares(x: Array, size: int, alpha: float, k: float) -> Array:
+    """What local response normalisation raises to a power."""
+    return k + alpha / size * _sum_neighbours(np.square(x), size // 2, (size - 1) // 2)
+
+
+def _sum_neighbours(x: Array, before: int, after: int) -> Array:
+    """For every channel c of x (N,C,H,W) the sum over channels c-before ... c+after, 0 outside."""
+    padded = np.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
+    sums: Array = sliding_window_view(padded, before + after + 1, axis=1).sum(axis=-1, dtype=x.dtype)
+    return sums

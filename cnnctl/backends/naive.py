@@ -3,15 +3,17 @@
 Convolution loops over n, f, oh, ow with a patch times a filter inside, pooling over
 n, c, oh, ow. Speed-ups are quoted against exactly this, so its definition is frozen and
 it refuses to be made faster. It shares nothing with the other backends but window
-arithmetic, and sums in the dtype of its arguments.
+arithmetic and dropout's mask, and sums in the dtype of its arguments.
 """
 
+from math import erfc, pi, sqrt
 from typing import ClassVar
 
 import numpy as np
 
 from cnnctl.backends.composed import ComposedBackend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.dropout import drop_elements
+from cnnctl.backends.specs import Activation, Array
 from cnnctl.geometry import Window
 
 
@@ -90,11 +92,96 @@ class NaiveBackend(ComposedBackend):
                 dx[n] += dy[n, o] * w[o]
         return dx, dw, db
 
-    def _relu_forward(self, x: Array) -> Array:
-        return np.maximum(x, 0)
+    def _avgpool_forward(self, x: Array, window: Window) -> Array:
+        y = np.empty((*x.shape[:2], *window.output_size(*x.shape[2:])), x.dtype)
+        for n, c, oh, ow in np.ndindex(y.shape):
+            patch = x[n, c][_find_pixels(oh, ow, window, x.shape[2:])]
+            y[n, c, oh, ow] = np.sum(patch) / patch.size
+        return y
 
-    def _relu_backward(self, dy: Array, y: Array) -> Array:
-        return np.where(y <= 0, 0, dy)
+    def _avgpool_backward(self, dy: Array, x_shape: tuple[int, int, int, int], window: Window) -> Array:
+        dx = np.zeros(x_shape, dy.dtype)
+        for n, c, oh, ow in np.ndindex(dy.shape):
+            pixels = _find_pixels(oh, ow, window, x_shape[2:])
+            dx[n, c][pixels] += dy[n, c, oh, ow] / dx[n, c][pixels].size
+        return dx
+
+    def _activation_forward(self, x: Array, activation: Activation) -> Array:
+        match activation:
+            case "relu":
+                return np.maximum(x, 0)
+            case "tanh":
+                return np.tanh(x)
+            case "sigmoid":
+                with np.errstate(over="ignore"):  # 1 / (1 + inf) is right
+                    return np.asarray(1 / (1 + np.exp(-x)))
+            case "gelu":
+                return _scale(x, _normal_distribution(x))
+
+    def _activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array:
+        slope: Array
+        match activation:
+            case "relu":
+                return np.where(y <= 0, 0, dy)
+            case "tanh":
+                slope = (1 - y) * (1 + y)
+            case "sigmoid":
+                slope = y * (1 - y)
+            case "gelu":
+                density = np.exp(-0.5 * x * x) / x.dtype.type(sqrt(2 * pi))
+                slope = _normal_distribution(x) + _scale(x, density)
+        return dy * slope
+
+    def _batchnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        mean, var = np.empty_like(gamma), np.empty_like(gamma)
+        for c in range(x.shape[1]):
+            count = max(x[:, c].size, 1)
+            mean[c] = np.sum(x[:, c]) / count
+            var[c] = np.sum((x[:, c] - mean[c]) ** 2) / count
+        return self._batchnorm_inference(x, gamma, beta, mean, var, eps), mean, var
+
+    def _batchnorm_inference(
+        self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+    ) -> Array:
+        y = np.empty(x.shape, x.dtype)
+        for c in range(x.shape[1]):
+            y[:, c] = gamma[c] * (x[:, c] - mean[c]) / np.sqrt(var[c] + eps) + beta[c]
+        return y
+
+    def _batchnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        dx = np.empty(x.shape, x.dtype)
+        dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
+        for c in range(x.shape[1]):
+            count = max(x[:, c].size, 1)
+            deviation = np.sqrt(var[c] + eps)
+            z = (x[:, c] - mean[c]) / deviation
+            dbeta[c] = np.sum(dy[:, c])
+            dgamma[c] = np.sum(dy[:, c] * z)
+            dx[:, c] = gamma[c] / deviation * (dy[:, c] - dbeta[c] / count - z * dgamma[c] / count)
+        return dx, dgamma, dbeta
+
+    def _lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        y = np.empty(x.shape, x.dtype)
+        for n, c in np.ndindex(x.shape[:2]):
+            y[n, c] = x[n, c] * _sum_neighbours(x[n], c, size, alpha, k) ** -beta
+        return y
+
+    def _lrn_backward(self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        dx = np.zeros(x.shape, x.dtype)
+        for n, c in np.ndindex(x.shape[:2]):
+            s = _sum_neighbours(x[n], c, size, alpha, k)
+            dx[n, c] += dy[n, c] * s**-beta
+            ds = dy[n, c] * x[n, c] * -beta * s ** (-beta - 1)
+            for j in _find_neighbours(c, x.shape[1], size):
+                dx[n, j] += ds * alpha / size * 2 * x[n, j]
+        return dx
+
+    def _dropout(self, x: Array, rate: float, seed: int) -> Array:
+        return drop_elements(x, rate, seed)
 
     def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
         p = np.empty(scores.shape, scores.dtype)
@@ -161,3 +248,33 @@ def _view_patch(image: Array, oh: int, ow: int, window: Window) -> Array:
     """The pixels of a padded image (C,H,W) under one window: a view, (C,KH,KW)."""
     (sh, sw), (dh, dw), (rows, columns) = window.stride, window.dilation, window.span
     return image[:, oh * sh : oh * sh + rows : dh, ow * sw : ow * sw + columns : dw]
+
+
+def _find_pixels(oh: int, ow: int, window: Window, size: tuple[int, int]) -> tuple[Array, ...]:
+    """Index arrays of the pixels (H,W) under one window, without the taps in the padding."""
+    rows, columns = window.row_taps(oh, size[0]), window.column_taps(ow, size[1])
+    return np.ix_([ih for _, ih in rows], [iw for _, iw in columns])
+
+
+def _normal_distribution(x: Array) -> Array:
+    """Phi(x) = erfc(-x / sqrt(2)) / 2, number by number."""
+    values = (0.5 * erfc(-value / sqrt(2)) for value in x.ravel().tolist())
+    return np.fromiter(values, x.dtype, x.size).reshape(x.shape)
+
+
+def _scale(x: Array, factor: Array) -> Array:
+    """x * factor; where that factor has vanished 0, even for an infinite x."""
+    return np.multiply(x, factor, out=np.zeros_like(x), where=factor != 0)
+
+
+def _find_neighbours(c: int, channels: int, size: int) -> range:
+    """The channels that channel c is normalised by."""
+    return range(max(c - size // 2, 0), min(c + (size - 1) // 2, channels - 1) + 1)
+
+
+def _sum_neighbours(image: Array, c: int, size: int, alpha: float, k: float) -> Array:
+    """k + alpha/size (sum of squares over the neighbours of channel c), for every pixel of (C,H,W)."""
+    total = np.zeros(image.shape[1:], image.dtype)
+    for j in _find_neighbours(c, len(image), size):
+        total += image[j] ** 2
+    return k + alpha / size * total

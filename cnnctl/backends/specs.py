@@ -1,10 +1,10 @@
 """What an operation is, apart from who computes it: fused operations and their settings.
 
-Names and extents only; no arrays, no arithmetic.
+Names, extents and seeds only; no arrays.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -13,24 +13,93 @@ from cnnctl.geometry import Window
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 """Extents of one image, without the batch: (C, H, W) or (D,)."""
-Activation = Literal["relu"]
+Activation = Literal["relu", "tanh", "sigmoid", "gelu"]
+
+
+class RawImages(Protocol):
+    """Images before they are computed: chosen from a data set, moved, normalised and cast.
+
+    y[n,c,h,w] = scale[c] * pixels[chosen[n],c,h',w'] + shift[c,h,w].
+
+    Attributes:
+        pixels: (N, C, H, W), uint8 or float32.
+        chosen: (n,) int64, numbers of images in it.
+        moves: (n, 3) int32 or None; flip, down, right: h' = h + down; w' = w + right in the image
+            mirrored if flip is 1; a pixel from outside is 0.
+        scale, shift: (C), (C, H, W), in the dtype of the images to come.
+    """
+
+    @property
+    def pixels(self) -> Array: ...
+
+    @property
+    def chosen(self) -> Array: ...
+
+    @property
+    def moves(self) -> Array | None: ...
+
+    @property
+    def scale(self) -> Array: ...
+
+    @property
+    def shift(self) -> Array: ...
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def render(self, out: Array | None = None) -> Array:
+        """The images by numpy."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pooling: the maximum of a window, or the mean over its pixels inside the image."""
+
+    kind: Literal["max", "average"]
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormSpec:
+    """Normalisation over the batch; the running statistics move by `momentum` a step."""
+
+    eps: float = 1e-5
+    momentum: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Sandwich:
-    """What is fused behind a convolution: y = pool(activation(conv(x, w) + b)).
+    """What is fused behind a convolution: y = pool(activation(norm(conv(x, w) + b) + r)).
 
     Attributes:
         window: how the kernel moves.
         groups: the channels of x and of y fall into this many independent groups.
+        norm: None or a batch norm.
+        residual: whether an r, shaped as the convolution's result, is added.
         activation: None or a name from `Activation`.
-        pool: None or the window of a max pooling.
+        pool: None or a pooling.
     """
 
     window: Window
     groups: int = 1
+    norm: BatchNormSpec | None = None
+    residual: bool = False
     activation: Activation | None = None
-    pool: Window | None = None
+    pool: Pool | None = None
+
+    @property
+    def keeps_z(self) -> bool:
+        """Whether backward needs z = conv(x, w) + b, because y alone does not tell enough."""
+        averaged = self.pool is not None and self.pool.kind == "average"
+        return (
+            self.norm is not None or self.activation == "gelu" or (self.activation is not None and averaged)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +121,40 @@ class LinearSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class MaxPoolSpec:
-    """A max pooling that no convolution stands before."""
+class PoolSpec:
+    """A pooling that no convolution stands before."""
 
-    window: Window
+    pool: Pool
 
 
 @dataclass(frozen=True, slots=True)
-class ReluSpec:
-    """A ReLU that no convolution or fully connected layer stands before."""
+class ActivationSpec:
+    """An activation that no convolution or fully connected layer stands before."""
+
+    activation: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class LrnSpec:
+    """Local response normalisation over `size` neighbouring channels."""
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropoutSpec:
+    """Dropout in training; each step's mask is drawn from `seed` mixed with the step's number."""
+
+    rate: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddSpec:
+    """The sum of two branches that no convolution could take into its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +162,25 @@ class FlattenSpec:
     """(C, H, W) to (C*H*W), where what follows does not flatten by itself."""
 
 
-Spec = ConvSpec | LinearSpec | MaxPoolSpec | ReluSpec | FlattenSpec
+Spec = (
+    ConvSpec
+    | LinearSpec
+    | PoolSpec
+    | ActivationSpec
+    | BatchNormSpec
+    | LrnSpec
+    | DropoutSpec
+    | AddSpec
+    | FlattenSpec
+)
+
+
+def mix_seed(seed: int, step: int) -> int:
+    """A seed for one step of many: number `step` of the stream that splitmix64 draws from `seed`.
+
+    Source: Steele, Lea, Flood 2014, with the constants of Vigna's splitmix64.c.
+    """
+    z = (seed + (step + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31

@@ -10,11 +10,11 @@ backend has its own.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from cnnctl.backends.specs import Array, Shape
+from cnnctl.backends.specs import Array, RawImages, Shape
 
 
 class Layout(ABC):
@@ -31,6 +31,10 @@ class Layout(ABC):
     @abstractmethod
     def load(self, images: Array, buffer: Array) -> None:
         """Write images (n, *shape) into the first n rows; padding becomes zero."""
+
+    @abstractmethod
+    def prepare(self, images: RawImages, buffer: Array) -> None:
+        """Compute images and write them as `load` does."""
 
     @abstractmethod
     def read(self, buffer: Array, n: int) -> Array:
@@ -63,14 +67,27 @@ class ParameterLayout:
 
 @dataclass(slots=True)
 class Buffers:
-    """The memory one stage works on. `dx` is None where no input gradient is needed."""
+    """The memory one stage works on.
+
+    Attributes:
+        x, y: input and output.
+        dx, dy: their gradients; dx is None where none is needed.
+        accumulate: whether dx holds a gradient already, to which the stage's own is added.
+        r, dr: the second input of a stage that adds one, and its gradient.
+        params, grads, statistics: as the stage's `parameters` and `statistics` name them.
+        saved: what forward leaves for backward.
+    """
 
     x: Array
     y: Array
     dx: Array | None = None
     dy: Array | None = None
+    accumulate: bool = False
+    r: Array | None = None
+    dr: Array | None = None
     params: Mapping[str, Array] = field(default_factory=dict)
     grads: Mapping[str, Array] = field(default_factory=dict)
+    statistics: Mapping[str, Array] = field(default_factory=dict)
     saved: Mapping[str, Array] = field(default_factory=dict)
     scratch: Array | None = None
 
@@ -80,24 +97,39 @@ class Stage(ABC):
 
     Attributes:
         input, output: layouts of x and y.
-        parameters: "weight", "bias" and where their elements lie.
+        parameters: names such as "weight" and where their elements lie.
+        statistics: likewise, what training moves without a gradient.
         saved: what forward leaves for backward: name -> (elements an image, dtype).
+        saved_once: likewise, elements for the whole batch.
+        accumulates: whether backward can add to dx; it writes over it otherwise.
+        seed: settles what is random in the next forward pass; set by whoever runs it.
         buffers: bound by whoever owns the memory, before the first run.
     """
 
     input: Layout
     output: Layout
-    parameters: Mapping[str, ParameterLayout]
-    saved: Mapping[str, tuple[int, Any]]
+    parameters: dict[str, ParameterLayout]
+    statistics: dict[str, ParameterLayout]
+    saved: dict[str, tuple[int, Any]]
+    saved_once: dict[str, tuple[int, Any]]
+    accumulates: ClassVar[bool] = False
+    seed: int = 0
     buffers: Buffers
+
+    def __init__(self, input_layout: Layout, output_layout: Layout) -> None:
+        self.input, self.output = input_layout, output_layout
+        self.parameters, self.statistics, self.saved, self.saved_once = {}, {}, {}, {}
 
     def scratch_elements(self, batch_size: int) -> int:
         """Elements of scratch, free to be overwritten between calls."""
         return 0
 
     @abstractmethod
-    def forward(self, n: int) -> None:
-        """Fill the first n images of y from those of x."""
+    def forward(self, n: int, training: bool) -> None:
+        """Fill the first n images of y from those of x.
+
+        Training leaves what backward needs and moves the statistics; otherwise they are used.
+        """
 
     @abstractmethod
     def backward(self, n: int) -> None:

@@ -158,6 +158,8 @@ class Kind(Section):
     @model_serializer(mode="wrap")
     def _wrap(self, handler: SerializerFunctionWrapHandler) -> Any:
         settings = handler(self)
+        if list(settings) == [self.kind]:  # pydantic comes here twice for a model that can hold itself
+            return settings
         return {self.kind: settings} if settings else self.kind
 
 
@@ -269,8 +271,20 @@ class MaxPoolConfig(LayerConfig):
     kernel: Extent = Field(description="extents of the window, an integer of at least 1 or [height, width]")
     stride: Extent | None = Field(default=None, description="pixels between windows; the kernel by default")
     padding: PoolBorder = Field(
-        default=0, description="border that never wins, an integer of at least 0 or [height, width]"
+        default=0, description="border that does not count, an integer of at least 0 or [height, width]"
     )
+
+
+class AvgPoolConfig(MaxPoolConfig):
+    """The mean of each window."""
+
+    kind: ClassVar[str] = "avgpool"
+
+
+class GlobalAvgPoolConfig(LayerConfig):
+    """The mean of all pixels of a channel."""
+
+    kind: ClassVar[str] = "globalavgpool"
 
 
 class LinearConfig(LayerConfig):
@@ -292,27 +306,128 @@ class ReLUConfig(LayerConfig):
     kind: ClassVar[str] = "relu"
 
 
+class TanhConfig(LayerConfig):
+    """Hyperbolic tangent, from -1 to 1."""
+
+    kind: ClassVar[str] = "tanh"
+
+
+class SigmoidConfig(LayerConfig):
+    """1 / (1 + e^-x), from 0 to 1."""
+
+    kind: ClassVar[str] = "sigmoid"
+
+
+class GELUConfig(LayerConfig):
+    """x times the normal distribution function of x."""
+
+    kind: ClassVar[str] = "gelu"
+
+
 class FlattenConfig(LayerConfig):
     """An image as a vector, in the order C, H, W."""
 
     kind: ClassVar[str] = "flatten"
 
 
-Layer = Annotated[
-    Annotated[ConvConfig, Tag("conv")]
-    | Annotated[MaxPoolConfig, Tag("maxpool")]
-    | Annotated[LinearConfig, Tag("linear")]
-    | Annotated[ReLUConfig, Tag("relu")]
-    | Annotated[FlattenConfig, Tag("flatten")],
-    Discriminator(_kind_of),
-    _one_of(ConvConfig, MaxPoolConfig, LinearConfig, ReLUConfig, FlattenConfig),
-]
+class BatchNormConfig(LayerConfig):
+    """Mean 0 and variance 1 for each channel over the batch, then a learnt scale and offset."""
+
+    kind: ClassVar[str] = "batchnorm"
+
+    eps: Positive = Field(default=1e-5, description="keeps the divisor from 0, above 0")
+    momentum: Fraction = Field(
+        default=0.1,
+        description="weight of the newest batch in the running statistics, from 0 to below 1",
+    )
+
+
+class LrnConfig(LayerConfig):
+    """Local response normalisation: x / (k + alpha/size (sum of neighbouring channels' squares))^beta."""
+
+    kind: ClassVar[str] = "lrn"
+
+    size: Count = Field(default=5, description="channels in the sum, at least 1")
+    alpha: NotNegative = Field(default=1e-4, description="weight of the sum, at least 0")
+    beta: NotNegative = Field(default=0.75, description="exponent, at least 0")
+    k: Positive = Field(default=1.0, description="added to the sum, above 0")
+
+
+class DropoutConfig(LayerConfig):
+    """In training, elements are cleared at random and the others scaled up."""
+
+    kind: ClassVar[str] = "dropout"
+    shorthand: ClassVar[str | None] = "rate"
+
+    rate: Fraction = Field(default=0.5, description="share of the elements cleared, at least 0 and below 1")
 
 
 def _check_layers(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)) or not value:
         raise _refuse(f": {show_value(value)} is not usable; give a list of layers, at least one")
     return tuple(value)
+
+
+def _check_shortcut(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _refuse(f": {show_value(value)} is not usable; give a list of layers, [] for x itself")
+    return tuple(value)
+
+
+def _check_names(layers: tuple[LayerConfig, ...], field: str) -> None:
+    """Refuse a name that two of these layers have, given or by default."""
+    ordinals: Counter[str] = Counter()
+    names: set[str] = set()
+    for index, layer in enumerate(layers):
+        ordinals[layer.kind] += 1
+        name = layer.name or f"{layer.kind}{ordinals[layer.kind]}"
+        if name in names:
+            raise _refuse(f": {name!r} is the name of two layers; give one another name", field, index)
+        names.add(name)
+
+
+class ResidualConfig(LayerConfig):
+    """Two branches that read the same input, and their sum."""
+
+    kind: ClassVar[str] = "residual"
+
+    layers: Annotated[tuple["Layer", ...], BeforeValidator(_check_layers)] = Field(
+        description="the main branch, at least one layer"
+    )
+    shortcut: Annotated[tuple["Layer", ...], BeforeValidator(_check_shortcut)] = Field(
+        default=(), description="the other branch; without layers it is the input itself"
+    )
+
+    @model_validator(mode="after")
+    def _check_branches(self) -> Self:
+        _check_names(self.layers, "layers")
+        _check_names(self.shortcut, "shortcut")
+        return self
+
+
+Layer = Annotated[
+    Annotated[ConvConfig, Tag("conv")]
+    | Annotated[MaxPoolConfig, Tag("maxpool")]
+    | Annotated[AvgPoolConfig, Tag("avgpool")]
+    | Annotated[GlobalAvgPoolConfig, Tag("globalavgpool")]
+    | Annotated[LinearConfig, Tag("linear")]
+    | Annotated[FlattenConfig, Tag("flatten")]
+    | Annotated[ReLUConfig, Tag("relu")]
+    | Annotated[TanhConfig, Tag("tanh")]
+    | Annotated[SigmoidConfig, Tag("sigmoid")]
+    | Annotated[GELUConfig, Tag("gelu")]
+    | Annotated[BatchNormConfig, Tag("batchnorm")]
+    | Annotated[LrnConfig, Tag("lrn")]
+    | Annotated[DropoutConfig, Tag("dropout")]
+    | Annotated[ResidualConfig, Tag("residual")],
+    Discriminator(_kind_of),
+    _one_of(
+        *(ConvConfig, MaxPoolConfig, AvgPoolConfig, GlobalAvgPoolConfig, LinearConfig, FlattenConfig),
+        *(ReLUConfig, TanhConfig, SigmoidConfig, GELUConfig),
+        *(BatchNormConfig, LrnConfig, DropoutConfig, ResidualConfig),
+    ),
+]
+ResidualConfig.model_rebuild()
 
 
 class NetworkConfig(Section):
@@ -327,15 +442,8 @@ class NetworkConfig(Section):
     init: Init = Field(default=HeConfig(), description="how weights start in layers that name no init")
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        ordinals: Counter[str] = Counter()
-        names: set[str] = set()
-        for index, layer in enumerate(self.layers):
-            ordinals[layer.kind] += 1
-            name = layer.name or f"{layer.kind}{ordinals[layer.kind]}"
-            if name in names:
-                raise _refuse(f": {name!r} is the name of two layers; give one another name", "layers", index)
-            names.add(name)
+    def _check_layer_names(self) -> Self:
+        _check_names(self.layers, "layers")
         return self
 
 
@@ -471,8 +579,25 @@ class EngineConfig(Section):
         Annotated[int, Field(ge=1, le=256)] | Literal["auto"], _accept("auto or an integer from 1 to 256")
     ] = Field(default="auto", description="1 to 256, or auto for as many as this process may use")
     seed: Seed = Field(
-        default=0, description="settles initial weights, order and augmentation, 0 to 2^63 - 1"
+        default=0, description="settles initial weights, order, augmentation and dropout, 0 to 2^63 - 1"
     )
+    isa: Annotated[str, Field(min_length=1), _accept("the name of an instruction set, or null")] | None = (
+        Field(
+            default=None,
+            description="instruction set of the C kernels, such as x86-64-v3; null for the processor's best",
+        )
+    )
+    exact: Flag = Field(
+        default=False,
+        description="true turns off Winograd convolution: slower, with smaller rounding errors",
+    )
+
+    @model_validator(mode="after")
+    def _check_isa(self) -> Self:
+        if self.isa is not None and self.backend != "fast":
+            reason = f": {self.isa!r} is not usable with backend {self.backend}; it is for fast"
+            raise _refuse(reason, "isa")
+        return self
 
 
 class RunConfig(Section):

@@ -6,13 +6,14 @@ none is extracted to disk. Knows no config; only `fetch` knows the network.
 
 from cnnctl.data.catalog import load_dataset
 from cnnctl.data.dataset import Dataset, Split, Splits
-from cnnctl.data.pipeline import Augment, Batches, Normalizer, iterate_batches, make_splits
+from cnnctl.data.pipeline import Augment, Batches, Normalizer, RawBatch, iterate_batches, make_splits
 
 __all__ = [
     "Augment",
     "Batches",
     "Dataset",
     "Normalizer",
+    "RawBatch",
     "Split",
     "Splits",
     "iterate_batches",

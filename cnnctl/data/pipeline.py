@@ -117,18 +117,60 @@ class Augment:
     flip: bool = False
     shift: int = 0
 
-    def apply(self, images: Array, codes: Array) -> None:
-        """Change `images` in place, each by the bits of its own code (see `draw_codes`)."""
-        if self.flip:
-            chosen = codes & np.uint64(1) == 1
-            images[chosen] = images[chosen, :, :, ::-1]
-        if self.shift:
-            span = np.uint64(2 * self.shift + 1)
-            pads = (self.shift, self.shift)
-            padded = np.pad(images, ((0, 0), (0, 0), pads, pads))
-            windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
-            rows, columns = (codes >> np.uint64(1)) % span, (codes >> np.uint64(32)) % span
-            images[:] = windows[np.arange(len(images)), :, rows.astype(np.intp), columns.astype(np.intp)]
+    def draw_moves(self, codes: Array) -> Array | None:
+        """What each code's bits (see `draw_codes`) do to its image: (n, 3) int32, or None for nothing.
+
+        Columns: 1 to mirror the image; then, so mirrored, row h of the result shows row h + down
+        and column w shows column w + right.
+        """
+        if not (self.flip or self.shift):
+            return None
+        span, shift = np.uint64(2 * self.shift + 1), np.int64(self.shift)
+        flips = codes & np.uint64(self.flip)
+        down, right = ((codes >> np.uint64(bits)) % span for bits in (1, 32))
+        return np.stack(
+            [flips, down.astype(np.int64) - shift, right.astype(np.int64) - shift], axis=1
+        ).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RawBatch:
+    """A batch before it is computed: which pixels, how moved, how normalised.
+
+    Attributes:
+        pixels: (N, C, H, W), the whole split's.
+        chosen: (n,) int64, numbers of the batch's images in it.
+        moves: (n, 3) int32 as `Augment.draw_moves` gives them, or None.
+        scale, shift: the normalizer's, in the dtype the batch is to have.
+        labels: (n,) int64.
+    """
+
+    pixels: Array
+    chosen: Array
+    moves: Array | None
+    scale: Array
+    shift: Array
+    labels: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, C, H, W)."""
+        return (len(self.chosen), *self.pixels.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type of the images to come."""
+        return self.scale.dtype
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def render(self, out: Array | None = None) -> Array:
+        """The images, (n, C, H, W), in `out` when given."""
+        raw = self.pixels[self.chosen]
+        if self.moves is not None:
+            _move(raw, self.moves)
+        return Normalizer(self.scale, self.shift).apply(raw, out, self.dtype)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Array:
@@ -175,30 +217,23 @@ class Batches:
         self.seed = seed
         self._augment = augment
         self._normalizer = normalizer.astype(dtype)
-        shape = (self.batch_size, *split.images.shape[1:])
-        self._raw = np.empty(shape, split.images.dtype)
-        self._x = np.empty(shape, dtype)
-        self._labels = np.empty(self.batch_size, np.int64)
         self._epoch = -1
         self._order = self._codes = np.empty(0, np.uint64)
 
-    def batch(self, epoch: int, step: int) -> tuple[Array, Array]:
-        """Batch `step` (from 0) of an epoch: x (n, C, H, W) and labels (n).
-
-        Both are views of buffers that the next call writes over: copy what is to last.
-        """
+    def draw(self, epoch: int, step: int) -> RawBatch:
+        """Batch `step` (from 0) of an epoch."""
         if not 0 <= step < self.steps_per_epoch:
             raise ShapeError(f"step: {step} is not in 0..{self.steps_per_epoch - 1}")
         self._prepare_epoch(epoch)
         chosen = self._order[step * self.batch_size : (step + 1) * self.batch_size]
-        n = len(chosen)
-        raw, x, labels = self._raw[:n], self._x[:n], self._labels[:n]
-        # Mode "clip" because "raise" would copy through a buffer; the indices are in range.
-        np.take(self.split.images, chosen, axis=0, out=raw, mode="clip")
-        np.take(self.split.labels, chosen, out=labels, mode="clip")
-        if self._augment:
-            self._augment.apply(raw, self._codes[chosen])
-        return self._normalizer.apply(raw, out=x), labels
+        moves = self._augment.draw_moves(self._codes[chosen]) if self._augment else None
+        scale, shift = self._normalizer.scale, self._normalizer.shift
+        return RawBatch(self.split.images, chosen, moves, scale, shift, self.split.labels[chosen])
+
+    def batch(self, epoch: int, step: int) -> tuple[Array, Array]:
+        """The same batch computed: x (n, C, H, W) and labels (n)."""
+        raw = self.draw(epoch, step)
+        return raw.render(), raw.labels
 
     def _prepare_epoch(self, epoch: int) -> None:
         if epoch == self._epoch:
@@ -211,16 +246,24 @@ class Batches:
 
 def iterate_batches(
     split: Split, normalizer: Normalizer, batch_size: int, dtype: DTypeLike = np.float32
-) -> Iterator[tuple[Array, Array]]:
-    """All images of a split in order, (x, labels) by (x, labels), the last perhaps smaller.
-
-    `x` is a view of a buffer that the next turn writes over.
-    """
+) -> Iterator[RawBatch]:
+    """All images of a split in order, the last batch perhaps smaller."""
     normalizer = normalizer.astype(dtype)
-    buffer = np.empty((min(batch_size, len(split)), *split.images.shape[1:]), dtype)
     for start in range(0, len(split), batch_size):
-        part = split.select(start, start + batch_size)
-        yield normalizer.apply(part.images, out=buffer[: len(part)]), part.labels
+        chosen = np.arange(start, min(start + batch_size, len(split)))
+        labels = split.labels[start : start + batch_size]
+        yield RawBatch(split.images, chosen, None, normalizer.scale, normalizer.shift, labels)
+
+
+def _move(images: Array, moves: Array) -> None:
+    """Mirror and shift images (n, C, H, W) in place; what becomes bare is 0, as in raw images."""
+    flipped = moves[:, 0] != 0
+    images[flipped] = images[flipped, :, :, ::-1]
+    reach = int(np.abs(moves[:, 1:]).max(initial=0))
+    if reach:
+        padded = np.pad(images, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
+        images[:] = windows[np.arange(len(images)), :, moves[:, 1] + reach, moves[:, 2] + reach]
 
 
 def _raw_words(count: int, seed: int, stream: int, epoch: int) -> Array:

@@ -1,30 +1,42 @@
 """Networks: layers, losses, initialisers, the sequence they form, and the plan that runs it."""
 
-from cnnctl.nn.activation import ReLU
+from cnnctl.nn.activation import GELU, ReLU, Sigmoid, Tanh
 from cnnctl.nn.conv import Conv
+from cnnctl.nn.dropout import Dropout
 from cnnctl.nn.initializers import Gaussian, He, Initializer, Xavier
 from cnnctl.nn.layer import Layer, Shape
 from cnnctl.nn.linear import Flatten, Linear
 from cnnctl.nn.loss import SoftmaxCrossEntropy
 from cnnctl.nn.network import Network, SummaryRow
+from cnnctl.nn.norm import BatchNorm, LocalResponseNorm
 from cnnctl.nn.plan import Plan, StepResult
-from cnnctl.nn.pooling import MaxPool
+from cnnctl.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from cnnctl.nn.residual import Residual
 
 __all__ = [
+    "GELU",
+    "AvgPool",
+    "BatchNorm",
     "Conv",
+    "Dropout",
     "Flatten",
     "Gaussian",
+    "GlobalAvgPool",
     "He",
     "Initializer",
     "Layer",
     "Linear",
+    "LocalResponseNorm",
     "MaxPool",
     "Network",
     "Plan",
     "ReLU",
+    "Residual",
     "Shape",
+    "Sigmoid",
     "SoftmaxCrossEntropy",
     "StepResult",
     "SummaryRow",
+    "Tanh",
     "Xavier",
 ]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.specs import Array, ConvSpec, Sandwich, Spec
 from cnnctl.errors import ShapeError
 from cnnctl.geometry import Padding, Pair, Window, check_elements
 from cnnctl.nn.initializers import Initializer, check_init, draw_params
@@ -57,6 +57,10 @@ class Conv(Layer):
         self.init = init
 
     @property
+    def spec(self) -> Spec:
+        return ConvSpec(Sandwich(self.window, self.groups), self.filters, self.bias)
+
+    @property
     def macs(self) -> int:
         _, OH, OW = self.output_shape
         return OH * OW * self.params["weight"].size
@@ -83,7 +87,7 @@ class Conv(Layer):
         shape = self._weight_shape(input_shape)
         return draw_params(self.init or init, shape, groups=self.groups, bias=self.bias, dtype=dtype, rng=rng)
 
-    def _forward(self, x: Array, backend: Backend) -> tuple[Array, tuple[Array, ...]]:
+    def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
         w, b = self.params["weight"], self.params.get("bias")
         return backend.conv_forward(x, w, b, self.window, self.groups), (x,)
 

@@ -12,8 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from cnnctl.backends.specs import Array
-from cnnctl.errors import ConfigError, describe_alternatives
-from cnnctl.optim.optimizer import check_real
+from cnnctl.errors import ConfigError, check_real, describe_alternatives
 
 Distribution = Literal["normal", "uniform"]
 

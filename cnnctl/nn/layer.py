@@ -7,12 +7,14 @@ element type, and lives in one network only.
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.specs import Array, Spec
 from cnnctl.errors import CnnctlError, ConfigError, DtypeError, ShapeError
 from cnnctl.nn.initializers import Initializer
 
@@ -28,6 +30,7 @@ class Layer(ABC):
         regularized: keys of the parameters that the L2 penalty applies to; never a bias.
         name: unique in the network, "" until there is one.
         params: parameters in the backend contract's shapes, {} where there are none.
+        statistics: arrays that training moves without a gradient, {} where there are none.
         grads: dL/dparams of the last backward pass, with the keys of `params`.
         input_shape, output_shape: extents per image, () until built.
     """
@@ -40,6 +43,7 @@ class Layer(ABC):
             raise ConfigError(f"name: {name!r} is not a letter followed by letters, digits, _ and -")
         self.name = name or ""
         self.params: dict[str, Array] = {}
+        self.statistics: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
         self.input_shape: Shape = ()
         self.output_shape: Shape = ()
@@ -52,6 +56,19 @@ class Layer(ABC):
             return f"<{label}: not in a network>"
         shapes = f"{self.input_shape} -> {self.output_shape}"
         return f"<{label}: {shapes}, {self.parameter_count:,} parameters>"
+
+    @property
+    @abstractmethod
+    def spec(self) -> Spec:
+        """The backend operation it means."""
+
+    def walk(self) -> Iterator["Layer"]:
+        """The layers it consists of: itself, unless it is a block of others."""
+        yield self
+
+    def assign_name(self, name: str) -> None:
+        """Take the name that the network chose."""
+        self.name = name
 
     @property
     def parameter_count(self) -> int:
@@ -95,7 +112,7 @@ class Layer(ABC):
     def forward(self, x: Array, backend: Backend, *, training: bool) -> Array:
         """y for x (N, *input_shape) of the layer's dtype. With `training`, a backward pass can follow."""
         self._check("x", x, self.input_shape)
-        y, saved = self._forward(x, backend)
+        y, saved = self._forward(x, backend, training)
         if training:
             self._saved = saved
         return y
@@ -118,8 +135,8 @@ class Layer(ABC):
         return {}
 
     @abstractmethod
-    def _forward(self, x: Array, backend: Backend) -> tuple[Array, tuple[Array, ...]]:
-        """y, and the arrays that the backward pass needs."""
+    def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
+        """y, and the arrays that the backward pass needs after training."""
 
     @abstractmethod
     def _backward(
@@ -152,3 +169,27 @@ def as_image(shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ShapeError(f"input of shape {shape} is not an image (C, H, W)")
     return shape[0], shape[1], shape[2]
+
+
+def choose_names(layers: Sequence[object]) -> list[str]:
+    """A name for each layer; refuses what is no layer, used already, or named as another is."""
+    if not layers:
+        raise ConfigError("layers: a network without layers computes nothing; give at least one")
+    names: list[str] = []
+    ordinals: Counter[str] = Counter()
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise ConfigError(
+                f"layers: {layer!r} is not a layer; give instances such as Conv(32, 3) or ReLU()"
+            )
+        layer.check_unused()
+        ordinals[layer.kind] += 1
+        name = layer.name or f"{layer.kind}{ordinals[layer.kind]}"
+        if any(layer is other for other in layers[:index]):
+            raise ConfigError(
+                f"{name}: the same {layer.kind} layer stands in the network twice; make another"
+            )
+        if name in names:
+            raise ConfigError(f"name: {name!r} is the name of two layers; give one of them another")
+        names.append(name)
+    return names

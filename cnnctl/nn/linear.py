@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.specs import Array, FlattenSpec, LinearSpec, Spec
 from cnnctl.geometry import check_elements
 from cnnctl.nn.initializers import Initializer, check_init, draw_params
 from cnnctl.nn.layer import Layer, Shape, as_count
@@ -39,6 +39,10 @@ class Linear(Layer):
         self.init = init
 
     @property
+    def spec(self) -> Spec:
+        return LinearSpec(self.units, self.bias, None)
+
+    @property
     def macs(self) -> int:
         return self.params["weight"].size
 
@@ -56,7 +60,7 @@ class Linear(Layer):
         shape = (self.units, prod(input_shape))
         return draw_params(self.init or init, shape, bias=self.bias, dtype=dtype, rng=rng)
 
-    def _forward(self, x: Array, backend: Backend) -> tuple[Array, tuple[Array, ...]]:
+    def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
         rows = x.reshape(len(x), prod(self.input_shape))
         return backend.linear_forward(rows, self.params["weight"], self.params.get("bias")), (rows,)
 
@@ -75,10 +79,14 @@ class Flatten(Layer):
 
     kind: ClassVar[str] = "flatten"
 
+    @property
+    def spec(self) -> Spec:
+        return FlattenSpec()
+
     def infer_shape(self, input_shape: Shape) -> Shape:
         return (prod(input_shape),)
 
-    def _forward(self, x: Array, backend: Backend) -> tuple[Array, tuple[Array, ...]]:
+    def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
         return x.reshape(len(x), *self.output_shape), ()
 
     def _backward(

@@ -5,7 +5,6 @@ does not fit, no layer has been touched. It trains nothing, reads no file, and a
 as it goes: for speed there is `Plan`, which gives the same numbers.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,11 +13,10 @@ from numpy.typing import DTypeLike
 
 from cnnctl.backends.base import DTYPES, Backend
 from cnnctl.backends.specs import Array
-from cnnctl.errors import ConfigError, DtypeError, ShapeError, describe_alternatives
+from cnnctl.errors import ConfigError, DtypeError, ShapeError, check_real, describe_alternatives
 from cnnctl.nn.initializers import Initializer, check_init
-from cnnctl.nn.layer import Layer, Shape, as_count
+from cnnctl.nn.layer import Layer, Shape, as_count, choose_names
 from cnnctl.nn.loss import SoftmaxCrossEntropy
-from cnnctl.optim.optimizer import check_real
 
 
 class SummaryRow(NamedTuple):
@@ -75,7 +73,7 @@ class Network:
         self.dtype = np.dtype(dtype)
         self.seed = seed
 
-        names = _choose_names(self.layers)
+        names = choose_names(self.layers)
         shape = self.input_shape
         for name, layer in zip(names, self.layers, strict=True):
             try:
@@ -86,18 +84,28 @@ class Network:
 
         shape = self.input_shape
         for index, (name, layer) in enumerate(zip(names, self.layers, strict=True)):
-            layer.name = name
+            layer.assign_name(name)
             shape = layer.build(shape, self.dtype, np.random.default_rng([seed, index]), init)
+
+    @property
+    def leaves(self) -> tuple[Layer, ...]:
+        """The layers in order, those of blocks in the place of their block."""
+        return tuple(leaf for layer in self.layers for leaf in layer.walk())
 
     @property
     def params(self) -> dict[str, Array]:
         """Keys such as conv1.weight to the layers' own arrays: writing into one changes the network."""
-        return {f"{layer.name}.{key}": w for layer in self.layers for key, w in layer.params.items()}
+        return {f"{layer.name}.{key}": w for layer in self.leaves for key, w in layer.params.items()}
 
     @property
     def grads(self) -> dict[str, Array]:
         """Gradients of the last backward pass, with the keys of `params`; {} before it."""
-        return {f"{layer.name}.{key}": dw for layer in self.layers for key, dw in layer.grads.items()}
+        return {f"{layer.name}.{key}": dw for layer in self.leaves for key, dw in layer.grads.items()}
+
+    @property
+    def statistics(self) -> dict[str, Array]:
+        """What training moves without a gradient, such as batchnorm1.running_mean: the layers' own arrays."""
+        return {f"{layer.name}.{key}": a for layer in self.leaves for key, a in layer.statistics.items()}
 
     @property
     def parameter_count(self) -> int:
@@ -159,7 +167,7 @@ class Network:
         """A row for each layer."""
         return [
             SummaryRow(layer.name, layer.kind, layer.output_shape, layer.parameter_count, layer.macs)
-            for layer in self.layers
+            for layer in self.leaves
         ]
 
     def __repr__(self) -> str:
@@ -184,28 +192,4 @@ class Network:
         return "\n".join(lines)
 
     def _regularized(self) -> Iterator[tuple[Layer, str]]:
-        return ((layer, key) for layer in self.layers for key in layer.regularized)
-
-
-def _choose_names(layers: Sequence[object]) -> list[str]:
-    """A name for each layer; refuses what is no layer, used already, or named as another is."""
-    if not layers:
-        raise ConfigError("layers: a network without layers computes nothing; give at least one")
-    names: list[str] = []
-    ordinals: Counter[str] = Counter()
-    for index, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise ConfigError(
-                f"layers: {layer!r} is not a layer; give instances such as Conv(32, 3) or ReLU()"
-            )
-        layer.check_unused()
-        ordinals[layer.kind] += 1
-        name = layer.name or f"{layer.kind}{ordinals[layer.kind]}"
-        if any(layer is other for other in layers[:index]):
-            raise ConfigError(
-                f"{name}: the same {layer.kind} layer stands in the network twice; make another"
-            )
-        if name in names:
-            raise ConfigError(f"name: {name!r} is the name of two layers; give one of them another")
-        names.append(name)
-    return names
+        return ((layer, key) for layer in self.leaves for key in layer.regularized)

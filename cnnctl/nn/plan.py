@@ -1,42 +1,27 @@
 """A network made ready to run: shapes settled, operations fused, memory allocated once.
 
-A plan is made for one batch size and one backend, and owns the parameters, gradients and
-optimizer slots in the backend's inner layout until they are exported. It gives the same
-numbers as the network run layer by layer, without allocating in a step, without the first
-layer's input gradient, and with all of its memory known beforehand.
+A plan is made for one batch size and one backend, and owns the parameters, gradients,
+norm statistics and optimizer slots in the backend's inner layout until they are exported.
+It gives the same numbers as the network run layer by layer, without allocating in a step,
+without the first layer's input gradient, and with all of its memory known beforehand.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from cnnctl.backends.base import Backend, check_label_values
-from cnnctl.backends.specs import (
-    Activation,
-    Array,
-    ConvSpec,
-    FlattenSpec,
-    LinearSpec,
-    MaxPoolSpec,
-    ReluSpec,
-    Sandwich,
-    Spec,
-)
-from cnnctl.backends.stage import Buffers, ParameterLayout, Stage
-from cnnctl.errors import ConfigError, DtypeError, ShapeError, describe_alternatives
-from cnnctl.nn.activation import ReLU
+from cnnctl.backends.specs import AddSpec, Array, DropoutSpec, RawImages, Spec, mix_seed
+from cnnctl.backends.stage import Buffers, Layout, ParameterLayout, Stage
+from cnnctl.errors import ConfigError, DtypeError, ShapeError, check_real, describe_alternatives
 from cnnctl.nn.arena import ALIGNMENT, Arena
-from cnnctl.nn.conv import Conv
-from cnnctl.nn.layer import Layer, as_count
-from cnnctl.nn.linear import Flatten, Linear
+from cnnctl.nn.fusion import fuse_layers
+from cnnctl.nn.layer import as_count
 from cnnctl.nn.network import Network
-from cnnctl.nn.pooling import MaxPool
-from cnnctl.optim.optimizer import Optimizer, check_real
-
-L = TypeVar("L", bound=Layer)
+from cnnctl.optim.optimizer import Optimizer
 
 
 class StepResult(NamedTuple):
@@ -47,8 +32,8 @@ class StepResult(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Parameter:
-    """One tensor: its place in the flat arrays, and how it lies there."""
+class _Place:
+    """One tensor: where it begins in the flat arrays, and how it lies there."""
 
     layout: ParameterLayout
     start: int
@@ -57,49 +42,34 @@ class _Parameter:
         return flat[self.start : self.start + prod(self.layout.inner)].reshape(self.layout.inner)
 
 
-def fuse_layers(layers: tuple[Layer, ...]) -> list[tuple[Spec, Layer]]:
-    """Layers as stages: [conv relu? maxpool?], [linear relu?], the rest one by one.
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One fused operation of a plan, to be looked at and run by itself.
 
-    Each spec comes with the layer that has its parameters, or that it is named after. A
-    flatten before a fully connected layer vanishes, since that layer flattens by itself.
+    Attributes:
+        name: the layers it stands for, such as "conv1+relu1+maxpool1".
+        macs: multiply-accumulates of one image's forward pass.
+        memory_bytes: its output, what it saves, and its parameters with gradients and slots.
+        stage: runs it, on the buffers it is bound to.
     """
-    stages: list[tuple[Spec, Layer]] = []
-    position = 0
 
-    def peek() -> Layer | None:
-        return layers[position] if position < len(layers) else None
+    name: str
+    macs: int
+    memory_bytes: int
+    stage: Stage
 
-    def take(kind: type[L]) -> L | None:
-        """The next layer, if it is of that kind: it is done with then."""
-        nonlocal position
-        following = peek()
-        if not isinstance(following, kind):
-            return None
-        position += 1
-        return following
+    @property
+    def has_dx(self) -> bool:
+        """Whether its backward pass computes an input gradient."""
+        return self.stage.buffers.dx is not None
 
-    while position < len(layers):
-        layer = layers[position]
-        position += 1
-        match layer:
-            case Conv():
-                activation: Activation | None = "relu" if take(ReLU) else None
-                pool = take(MaxPool)
-                sandwich = Sandwich(layer.window, layer.groups, activation, pool.window if pool else None)
-                stages.append((ConvSpec(sandwich, layer.filters, layer.bias), layer))
-            case Linear():
-                activation = "relu" if take(ReLU) else None
-                stages.append((LinearSpec(layer.units, layer.bias, activation), layer))
-            case MaxPool():
-                stages.append((MaxPoolSpec(layer.window), layer))
-            case ReLU():
-                stages.append((ReluSpec(), layer))
-            case Flatten():
-                if not isinstance(peek(), Linear):
-                    stages.append((FlattenSpec(), layer))
-            case _:
-                raise ConfigError(f"{layer.name}: a plan does not know the layer kind {layer.kind!r}")
-    return stages
+    def forward(self, n: int) -> None:
+        """Run the first n images forward, as in training."""
+        self.stage.forward(n, training=True)
+
+    def backward(self, n: int) -> None:
+        """Run the first n images backward."""
+        self.stage.backward(n)
 
 
 class Plan:
@@ -114,7 +84,7 @@ class Plan:
 
     Attributes:
         memory_bytes: everything the plan holds, parameters and slots included.
-        step_count: updates made so far; Adam's bias correction depends on it.
+        step_count: updates made so far; Adam's bias correction and dropout depend on it.
     """
 
     def __init__(
@@ -131,169 +101,271 @@ class Plan:
         self.batch_size = as_count(batch_size, "batch_size")
         self.dtype = network.dtype
         self.step_count = 0
-        self._stages: list[Stage] = []
-        self._layers: list[Layer] = []
 
-        fused = fuse_layers(network.layers)
-        layout = self.input = backend.create_layout(network.input_shape, self.dtype, fused[0][0])
-        for spec, layer in fused:
-            stage = backend.create_stage(spec, layout, self.dtype)
-            self._stages.append(stage)
-            self._layers.append(layer)
-            layout = stage.output
-        self._place_parameters()
-        self._allocate()
+        self._nodes = fuse_layers(network.layers)
+        consumers: list[Spec] = [node.spec for node in self._nodes if node.x == 0]
+        consumers += [AddSpec() for node in self._nodes if node.r == 0]
+        self.input = backend.create_layout(network.input_shape, self.dtype, consumers)
+        layouts = [self.input]
+        self._stages: list[Stage] = []
+        for node in self._nodes:
+            self._stages.append(backend.create_stage(node.spec, layouts[node.x], self.dtype))
+            layouts.append(self._stages[-1].output)
+        self._dropouts = [
+            (stage, node.spec.seed)
+            for node, stage in zip(self._nodes, self._stages, strict=True)
+            if isinstance(node.spec, DropoutSpec)
+        ]
+        self._place_arrays()
+        self._allocate(layouts)
         self.load_params(network.params)
+        self.load_statistics(network.statistics)
 
     # Running
 
-    def step(self, x: Array, labels: Array) -> StepResult:
+    def step(self, x: Array | RawImages, labels: Array) -> StepResult:
         """Forward, backward and update on one batch; the loss is that before the update."""
         if self.optimizer is None:
             raise ConfigError("optimizer: this plan was made without one, so it cannot train")
-        loss, correct, labels = self._forward(x, labels)
+        for stage, seed in self._dropouts:
+            stage.seed = mix_seed(seed, self.step_count)
+        loss, correct, labels = self._forward(x, labels, training=True)
         self._loss.backward(len(x), labels)
-        for stage in reversed(self._stages):
-            stage.backward(len(x))
+        self._run_backward(len(x))
         self.step_count += 1
         squares = self._update(slice(0, self._regularized), self.l2)
         self._update(slice(self._regularized, None), 0.0)
         return StepResult(loss + 0.5 * self.l2 * squares, correct)
 
-    def evaluate(self, x: Array, labels: Array) -> StepResult:
-        """Loss (without penalty) and right answers of one batch; changes no parameter."""
-        loss, correct, _ = self._forward(x, labels)
+    def evaluate(self, x: Array | RawImages, labels: Array) -> StepResult:
+        """Loss (without penalty) and right answers of one batch; changes nothing."""
+        loss, correct, _ = self._forward(x, labels, training=False)
         return StepResult(loss, correct)
 
-    def predict(self, x: Array) -> Array:
+    def predict(self, x: Array | RawImages) -> Array:
         """Scores (n, *output_shape) of one batch, as a new array."""
-        self._run_stages(x)
+        self._run_forward(x, training=False)
         scores = self._stages[-1].output.read(self._stages[-1].buffers.y, len(x))
         return scores.reshape(len(x), *self.network.output_shape)
 
     def find_nonfinite(self) -> str | None:
-        """The first parameter whose value or gradient is not finite, as "conv1.weight"; None if all are."""
-        for key, parameter in self._parameters.items():
-            arrays = [self._weights] if self.optimizer is None else [self._gradients, self._weights]
-            if not all(np.isfinite(parameter.inner(flat)).all() for flat in arrays):
-                return key
+        """The first array that is not finite, such as "conv1.weight" (or its gradient); None if all are."""
+        flats = {"params": [self._weights], "statistics": [self._statistics]}
+        if self.optimizer:
+            flats["params"].append(self._gradients)
+        for kind, keys in (("params", self.network.params), ("statistics", self.network.statistics)):
+            for key in keys:
+                if not all(np.isfinite(self._places[key].inner(flat)).all() for flat in flats[kind]):
+                    return key
         return None
 
-    # Parameters and slots, in natural shapes outside
+    @property
+    def stages(self) -> tuple[PlannedStage, ...]:
+        """The fused operations in the order they run."""
+        return tuple(
+            PlannedStage(
+                "+".join(layer.name for layer in node.layers),
+                sum(layer.macs for layer in node.layers),
+                self._count_bytes(stage),
+                stage,
+            )
+            for node, stage in zip(self._nodes, self._stages, strict=True)
+        )
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of what a checkpoint holds: parameters, statistics and slots."""
+        copies = 1 + len(self._slots)
+        elements = copies * self.network.parameter_count
+        elements += sum(array.size for array in self.network.statistics.values())
+        return elements * self.dtype.itemsize
+
+    @property
+    def touched_bytes(self) -> int:
+        """Bytes of `memory_bytes` that have been written to before the first step."""
+        return self._weights.nbytes + self._statistics.nbytes
+
+    def _count_bytes(self, stage: Stage) -> int:
+        copies = 2 + len(self.optimizer.slots) if self.optimizer else 1
+        parts = [(copies * prod(layout.inner), None) for layout in stage.parameters.values()]
+        parts += [(self.batch_size * stage.output.size, None), *stage.saved_once.values()]
+        parts += [(self.batch_size * size, kind) for size, kind in stage.saved.values()]
+        return sum(elements * np.dtype(kind or self.dtype).itemsize for elements, kind in parts)
+
+    # Parameters, statistics and slots, in natural shapes outside
 
     def export_params(self) -> dict[str, Array]:
         """Copies of the parameters, keyed as `Network.params` is."""
-        return {
-            key: parameter.layout.read(parameter.inner(self._weights)) for key, parameter in self._named()
-        }
+        return self._export(self.network.params, "", self._weights)
 
     def load_params(self, params: Mapping[str, Array]) -> None:
         """Take over parameters; keys and shapes have to be the network's."""
-        self._load(params, {"": self._weights})
+        self._load(params, self.network.params, {"": self._weights})
+
+    def export_statistics(self) -> dict[str, Array]:
+        """Copies of what norms have gathered, keyed as `Network.statistics` is."""
+        return self._export(self.network.statistics, "", self._statistics)
+
+    def load_statistics(self, statistics: Mapping[str, Array]) -> None:
+        """Take over what norms have gathered; keys and shapes have to be the network's."""
+        self._load(statistics, self.network.statistics, {"": self._statistics})
 
     def export_slots(self) -> dict[str, Array]:
         """Copies of the optimizer's state: "m/conv1.weight" and so on."""
-        return {
-            f"{slot}/{key}": parameter.layout.read(parameter.inner(flat))
-            for slot, flat in self._slots.items()
-            for key, parameter in self._named()
-        }
+        slots: dict[str, Array] = {}
+        for slot, flat in self._slots.items():
+            slots |= self._export(self.network.params, f"{slot}/", flat)
+        return slots
 
     def load_slots(self, slots: Mapping[str, Array]) -> None:
         """Take over an optimizer's state as `export_slots` gave it."""
-        self._load(slots, {f"{slot}/": flat for slot, flat in self._slots.items()})
+        self._load(slots, self.network.params, {f"{slot}/": flat for slot, flat in self._slots.items()})
 
-    def _load(self, source: Mapping[str, Array], flats: Mapping[str, Array]) -> None:
+    def _export(self, keys: Iterable[str], prefix: str, flat: Array) -> dict[str, Array]:
+        places = self._places
+        return {prefix + key: places[key].layout.read(places[key].inner(flat)) for key in keys}
+
+    def _load(self, source: Mapping[str, Array], keys: Iterable[str], flats: Mapping[str, Array]) -> None:
         """Copy `prefix + key` for each flat array; checks all of it before anything is copied."""
-        wanted = {prefix + key: p for prefix in flats for key, p in self._parameters.items()}
+        wanted = {prefix + key: (self._places[key], flat) for prefix, flat in flats.items() for key in keys}
         for name in source:
             if name not in wanted:
                 raise ConfigError(f"{name}: not known; {describe_alternatives(name, wanted)}")
-        for name, parameter in wanted.items():
+        for name, (place, _) in wanted.items():
             if name not in source:
                 raise ShapeError(f"{name}: missing; known: {', '.join(source)}")
-            if source[name].shape != parameter.layout.shape:
-                raise ShapeError(
-                    f"{name}: shape {source[name].shape} where {parameter.layout.shape} is needed"
-                )
+            if source[name].shape != place.layout.shape:
+                raise ShapeError(f"{name}: shape {source[name].shape} where {place.layout.shape} is needed")
             if source[name].dtype != self.dtype:
                 raise DtypeError(f"{name}: dtype {source[name].dtype} where {self.dtype} is needed")
-        for prefix, flat in flats.items():
-            for key, parameter in self._parameters.items():
-                parameter.layout.load(source[prefix + key], parameter.inner(flat))
-
-    def _named(self) -> Iterator[tuple[str, _Parameter]]:
-        """Parameters in the network's order."""
-        return ((key, self._parameters[key]) for key in self.network.params)
+        for name, (place, flat) in wanted.items():
+            place.layout.load(source[name], place.inner(flat))
 
     # Making ready
 
-    def _place_parameters(self) -> None:
+    def _place_arrays(self) -> None:
         """Lay all parameters end to end, those with a penalty first, so that updates are two sweeps."""
-        self._parameters: dict[str, _Parameter] = {}
-        position = 0
+        regularized = {f"{layer.name}.{key}" for layer in self.network.leaves for key in layer.regularized}
+        parameters: dict[str, ParameterLayout] = {}
+        statistics: dict[str, ParameterLayout] = {}
+        for node, stage in zip(self._nodes, self._stages, strict=True):
+            parameters |= {node.names[key]: layout for key, layout in stage.parameters.items()}
+            statistics |= {node.names[key]: layout for key, layout in stage.statistics.items()}
+        self._places: dict[str, _Place] = {}
+        self._regularized = self._lay_out({k: v for k, v in parameters.items() if k in regularized}, 0)
+        others = {key: layout for key, layout in parameters.items() if key not in regularized}
+        self._parameter_elements = self._lay_out(others, self._regularized)
+        self._statistics_elements = self._lay_out(statistics, 0)
+
+    def _lay_out(self, layouts: Mapping[str, ParameterLayout], position: int) -> int:
+        """Give each array its place in a flat one, from `position` on; returns where they end."""
         lanes = ALIGNMENT // self.dtype.itemsize
-        for penalized in (True, False):
-            for stage, layer in zip(self._stages, self._layers, strict=True):
-                for key, layout in stage.parameters.items():
-                    if (key in layer.regularized) is penalized:
-                        self._parameters[f"{layer.name}.{key}"] = _Parameter(layout, position)
-                        position += -(-prod(layout.inner) // lanes) * lanes
-            if penalized:
-                self._regularized = position
-        self._parameter_elements = position
+        for key, layout in layouts.items():
+            self._places[key] = _Place(layout, position)
+            position += -(-prod(layout.inner) // lanes) * lanes
+        return position
 
-    def _allocate(self) -> None:
-        """Reserve every buffer for the moments it is needed: forward 0, 1, ..., then backward."""
+    def _allocate(self, layouts: list[Layout]) -> None:
+        """Reserve every buffer for the moments it is needed, then bind the stages to them.
+
+        Node i runs forward at moment i and backward at moment 2 count - i, the loss between them.
+        """
         arena, count, training = Arena(), len(self._stages), self.optimizer is not None
-        end = 2 * count  # the moment of the first stage's backward, the last of all
+        end = 2 * count
 
-        def reserve(elements: int, dtype: object, first: int, last: int) -> int:
-            return arena.reserve((self.batch_size, elements), dtype, first, last)
+        def reserve(elements: int, kind: object, first: int, last: int) -> int:
+            return arena.reserve((self.batch_size, elements), kind or self.dtype, first, last)
 
-        activations = [reserve(self.input.size, self.dtype, 0, end if training else 0)]
-        gradients: list[int | None] = [None]
+        lasts = [0, *range(count)]  # when each value is used for the last time
+        for i, node in enumerate(self._nodes):
+            for value in node.inputs:
+                lasts[value] = i
+        lasts[-1] = count
+        values = [
+            reserve(layout.size, None, max(v - 1, 0), end - max(v - 1, 0) if training else lasts[v])
+            for v, layout in enumerate(layouts)
+        ]
+        gradients = [
+            reserve(layout.size, None, end - lasts[v], end - max(v - 1, 0)) if training and v else None
+            for v, layout in enumerate(layouts)
+        ]
         saved: list[dict[str, int]] = []
         for i, stage in enumerate(self._stages):
-            back = end - i
-            last = back if training else i
-            activations.append(reserve(stage.output.size, self.dtype, i, last if training else i + 1))
-            saved.append({key: reserve(size, kind, i, last) for key, (size, kind) in stage.saved.items()})
-            gradients.append(reserve(stage.output.size, self.dtype, back - 1, back) if training else None)
+            life = (i, end - i if training else i)
+            own = {key: reserve(size, kind, *life) for key, (size, kind) in stage.saved.items()}
+            for key, (size, kind) in stage.saved_once.items():
+                own[key] = arena.reserve((size,), kind or self.dtype, *life)
+            saved.append(own)
+        targets = self._plan_targets(gradients, lambda v, i: reserve(layouts[v].size, None, end - i, end - i))
         scratch = max(stage.scratch_elements(self.batch_size) for stage in self._stages)
         scratch_number = arena.reserve((scratch,), self.dtype, 0, end)
-        flats = 1 + (1 + len(self.optimizer.slots) if self.optimizer else 0)
-        flat_numbers = [arena.reserve((self._parameter_elements,), self.dtype, 0, end) for _ in range(flats)]
+        flats = [self._parameter_elements] * (2 + len(self.optimizer.slots) if self.optimizer else 1)
+        flat_numbers = [
+            arena.reserve((size,), self.dtype, 0, end) for size in (self._statistics_elements, *flats)
+        ]
         buffers = arena.allocate()
         self.memory_bytes = arena.bytes
 
-        self._weights, *rest = (buffers[number] for number in flat_numbers)
+        self._statistics, self._weights, *rest = (buffers[number] for number in flat_numbers)
         self._slots: dict[str, Array] = {}
         if self.optimizer:
             self._gradients, *slots = rest
             self._slots = dict(zip(self.optimizer.slots, slots, strict=True))
+        self._additions = [[(buffers[to], buffers[aside]) for to, aside in t.additions] for t in targets]
 
-        def gradient(number: int | None) -> Array | None:
+        def find(number: int | None) -> Array | None:
             return None if number is None else buffers[number]
 
-        for i, (stage, layer) in enumerate(zip(self._stages, self._layers, strict=True)):
-            own = {key: self._parameters[f"{layer.name}.{key}"] for key in stage.parameters}
+        for i, (stage, node, target) in enumerate(zip(self._stages, self._nodes, targets, strict=True)):
+            params = {key: self._places[node.names[key]] for key in stage.parameters}
             stage.buffers = Buffers(
-                x=buffers[activations[i]],
-                y=buffers[activations[i + 1]],
-                dx=gradient(gradients[i]),
-                dy=gradient(gradients[i + 1]),
-                params={key: p.inner(self._weights) for key, p in own.items()},
-                grads={key: p.inner(self._gradients) for key, p in own.items()} if training else {},
+                x=buffers[values[node.x]],
+                y=buffers[values[i + 1]],
+                dx=find(target.dx),
+                dy=find(gradients[i + 1]),
+                accumulate=target.accumulate,
+                r=None if node.r is None else buffers[values[node.r]],
+                dr=find(target.dr),
+                params={key: place.inner(self._weights) for key, place in params.items()},
+                grads={key: p.inner(self._gradients) for key, p in params.items()} if training else {},
+                statistics={
+                    key: self._places[node.names[key]].inner(self._statistics) for key in stage.statistics
+                },
                 saved={key: buffers[number] for key, number in saved[i].items()},
                 scratch=buffers[scratch_number],
             )
-        last_stage = self._stages[-1]
-        self._loss = self.backend.create_loss(last_stage.output, last_stage.buffers.y, last_stage.buffers.dy)
+        last = self._stages[-1]
+        self._loss = self.backend.create_loss(last.output, last.buffers.y, last.buffers.dy)
+
+    def _plan_targets(
+        self, gradients: list[int | None], reserve_aside: Callable[[int, int], int]
+    ) -> list["_Targets"]:
+        """Where each node's backward pass puts its input gradients; backward runs from last to first.
+
+        The first to write a value's gradient writes over it, those after it add: by themselves
+        where they can, otherwise through a buffer aside.
+        """
+        targets = [_Targets() for _ in self._nodes]
+        written: set[int] = set()
+        for i in reversed(range(len(self._nodes))):
+            node, target = self._nodes[i], targets[i]
+            for gradient, value in (("dr", node.r), ("dx", node.x)):
+                number = gradients[value] if value is not None else None
+                if value is None or number is None:
+                    continue
+                if value in written and gradient == "dx" and self._stages[i].accumulates:
+                    target.accumulate = True
+                elif value in written:
+                    aside = reserve_aside(value, i)
+                    target.additions.append((number, aside))
+                    number = aside
+                written.add(value)
+                setattr(target, gradient, number)
+        return targets
 
     # Steps of a step
 
-    def _forward(self, x: Array, labels: Array) -> tuple[float, int, Array]:
+    def _forward(self, x: Array | RawImages, labels: Array, *, training: bool) -> tuple[float, int, Array]:
         if len(self.network.output_shape) != 1:
             raise ShapeError(f"the loss needs scores (N, K), not images {self.network.output_shape}")
         labels = np.asarray(labels)
@@ -301,11 +373,11 @@ class Plan:
             raise ShapeError(f"labels: shape {labels.shape} where {(len(x),)} is needed")
         check_label_values(labels, self.network.output_shape[0])
         labels = np.require(labels, np.int64, ["C", "A"])
-        self._run_stages(x)
+        self._run_forward(x, training=training)
         loss, correct = self._loss.forward(len(x), labels)
         return loss, correct, labels
 
-    def _run_stages(self, x: Array) -> None:
+    def _run_forward(self, x: Array | RawImages, *, training: bool) -> None:
         if x.shape[1:] != self.network.input_shape or len(x) > self.batch_size:
             raise ShapeError(
                 f"x: shape {x.shape} is not (up to {self.batch_size}, "
@@ -313,9 +385,16 @@ class Plan:
             )
         if x.dtype != self.dtype:
             raise DtypeError(f"x: dtype {x.dtype} where the network has {self.dtype}")
-        self.input.load(x, self._stages[0].buffers.x)
+        buffer = self._stages[0].buffers.x
+        self.input.load(x, buffer) if isinstance(x, np.ndarray) else self.input.prepare(x, buffer)
         for stage in self._stages:
-            stage.forward(len(x))
+            stage.forward(len(x), training)
+
+    def _run_backward(self, n: int) -> None:
+        for stage, additions in zip(reversed(self._stages), reversed(self._additions), strict=True):
+            stage.backward(n)
+            for gradient, aside in additions:
+                np.add(gradient[:n], aside[:n], out=gradient[:n])
 
     def _update(self, part: slice, l2: float) -> float:
         assert self.optimizer is not None
@@ -324,3 +403,18 @@ class Plan:
         if not weights.size:
             return 0.0
         return self.optimizer.update(self.backend, weights, self._gradients[part], slots, self.step_count, l2)
+
+
+@dataclass(slots=True)
+class _Targets:
+    """Numbers of the buffers that a node's backward pass writes to.
+
+    Attributes:
+        accumulate: whether it adds to dx.
+        additions: (gradient, buffer aside) to be added afterwards.
+    """
+
+    dx: int | None = None
+    dr: int | None = None
+    accumulate: bool = False
+    additions: list[tuple[int, int]] = field(default_factory=list)

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from cnnctl.backends.base import Backend
 from cnnctl.backends.specs import Array
-from cnnctl.optim.optimizer import Optimizer, check_real
+from cnnctl.errors import check_real
+from cnnctl.optim.optimizer import Optimizer
 
 
 @dataclass(frozen=True)

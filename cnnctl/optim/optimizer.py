@@ -5,13 +5,10 @@ arrays that the caller owns, so that they can be saved, moved and laid out as it
 """
 
 from abc import ABC, abstractmethod
-from math import inf
-from numbers import Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cnnctl.backends.base import Backend
 from cnnctl.backends.specs import Array
-from cnnctl.errors import ConfigError
 
 
 class Optimizer(ABC):
@@ -34,10 +31,3 @@ class Optimizer(ABC):
         `step` counts from 1. `l2` adds l2 w to the gradient: pass 0 for biases, and where
         `dw` holds that term already.
         """
-
-
-def check_real(field: str, value: Any, low: float, high: float = inf, *, above: bool = False) -> None:
-    """Refuse what is no number in [low, high), or in (low, high) if it has to be `above` low."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not low <= value < high or (above and value == low):
-        raise ConfigError(f"{field}: {value!r} is not a number in {'(' if above else '['}{low}, {high})")

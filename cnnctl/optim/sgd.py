@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from cnnctl.backends.base import Backend
 from cnnctl.backends.specs import Array
-from cnnctl.errors import ConfigError
-from cnnctl.optim.optimizer import Optimizer, check_real
+from cnnctl.errors import ConfigError, check_real
+from cnnctl.optim.optimizer import Optimizer
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,25 @@ from cnnctl.config.schema import Kind
 from cnnctl.data import Augment, Batches, Normalizer, load_dataset, make_splits
 from cnnctl.errors import ConfigError, DataError
 from cnnctl.nn import (
+    GELU,
+    AvgPool,
+    BatchNorm,
     Conv,
+    Dropout,
     Flatten,
     Gaussian,
+    GlobalAvgPool,
     He,
     Linear,
+    LocalResponseNorm,
     MaxPool,
     Network,
     ReLU,
+    Residual,
     Shape,
+    Sigmoid,
     SoftmaxCrossEntropy,
+    Tanh,
     Xavier,
 )
 from cnnctl.nn.plan import Plan
@@ -34,7 +43,13 @@ from cnnctl.train.experiment import Experiment
 from cnnctl.train.observer import Observer
 
 KINDS: dict[str, Any] = {
-    cls.kind: cls for cls in (Conv, MaxPool, Linear, ReLU, Flatten, Gaussian, Xavier, He, SGD, Adam)
+    cls.kind: cls
+    for cls in (
+        *(Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, Flatten, ReLU, Tanh, Sigmoid, GELU),
+        *(BatchNorm, LocalResponseNorm, Dropout, Residual),
+        *(Gaussian, Xavier, He),
+        *(SGD, Adam),
+    )
 }
 LOSSES = {cls.kind: cls for cls in (SoftmaxCrossEntropy,)}
 
@@ -108,10 +123,16 @@ def build_network(config: RunConfig, input_shape: Shape) -> Network:
 def build_backend(engine: EngineConfig) -> Backend:
     """The backend, with as many threads as are asked for."""
     threads = available_threads() if engine.threads == "auto" else engine.threads
-    return create_backend(engine.backend, threads)
+    settings = {"isa": engine.isa, "exact": engine.exact} if engine.backend == "fast" else {}
+    return create_backend(engine.backend, threads, **settings)
 
 
 def build_kind(choice: Kind) -> Any:
-    """The layer, initializer or optimizer of that kind, with its settings."""
-    settings = {key: build_kind(value) if isinstance(value, Kind) else value for key, value in choice}
-    return KINDS[choice.kind](**settings)
+    """The layer, initializer or optimizer of that kind, with its settings and the layers in it."""
+    return KINDS[choice.kind](**{key: _build_value(value) for key, value in choice})
+
+
+def _build_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_build_value(item) for item in value)
+    return build_kind(value) if isinstance(value, Kind) else value

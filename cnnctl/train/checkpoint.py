@@ -1,9 +1,10 @@
 """Checkpoints: one safetensors file with everything a run needs to go on bit for bit.
 
-The tensors are `params/<key>` (natural layout), `optimizer/<slot>/<key>`, and the
-normalizer as `data/scale` and `data/shift`. The metadata is one JSON text under the
-key `cnnctl`; it starts with a SHA-256 over the whole file, in which the digest itself
-counts as 64 zeros. Any framework can open the file. It finds accidents, not forgers.
+The tensors are `params/<key>` (natural layout), `statistics/<key>` (what norms gather),
+`optimizer/<slot>/<key>`, and the normalizer as `data/scale` and `data/shift`. The
+metadata is one JSON text under the key `cnnctl`; it starts with a SHA-256 over the whole
+file, in which the digest itself counts as 64 zeros. Any framework can open the file. It
+finds accidents, not forgers.
 
 Nothing is unpacked before the digest holds, and no pickle is read or written, ever.
 """
@@ -80,26 +81,27 @@ class Checkpoint:
     """A checkpoint's metadata and tensors.
 
     Attributes:
-        params, slots: key -> array, as `Plan.export_params` and `Plan.export_slots` give them.
+        params, statistics, slots: key -> array, as the plan's `export_params` and so on give them.
         scale, shift: the normalizer's arrays, (C,) and (C, H, W).
         origin: the file it was read from, for messages.
     """
 
     metadata: Metadata
     params: Mapping[str, Array]
+    statistics: Mapping[str, Array]
     slots: Mapping[str, Array]
     scale: Array
     shift: Array
     origin: str = "the state in memory"
 
     def find_nonfinite(self) -> str | None:
-        """The key of the first parameter or slot that holds a NaN or an infinity."""
-        arrays = {**self.params, **self.slots}
+        """The key of the first parameter, statistic or slot that holds a NaN or an infinity."""
+        arrays = {**self.params, **self.statistics, **self.slots}
         return next((key for key, array in arrays.items() if not np.isfinite(array).all()), None)
 
-    def check_fit(self, params: Mapping[str, Array], slots: Mapping[str, Array]) -> None:
-        """Raises CheckpointError unless keys, shapes and element types are those of these arrays."""
-        for found, expected in ((self.params, params), (self.slots, slots)):
+    def check_fit(self, other: "Checkpoint") -> None:
+        """Raises CheckpointError unless keys, shapes and element types are those of the other."""
+        for found, expected in zip(self._groups().values(), other._groups().values(), strict=True):
             for key in sorted(found.keys() | expected.keys()):
                 if key not in found:
                     raise CheckpointError(f"{self.origin}: {key} is missing")
@@ -114,13 +116,17 @@ class Checkpoint:
 
     def pack(self) -> bytearray:
         """The file's bytes: the same state always gives the same bytes."""
-        tensors = {f"params/{key}": array for key, array in self.params.items()}
-        tensors |= {f"optimizer/{key}": array for key, array in self.slots.items()}
+        groups = self._groups().items()
+        tensors = {prefix + key: array for prefix, group in groups for key, array in group.items()}
         tensors |= {"data/scale": self.scale, "data/shift": self.shift}
         contiguous = {key: np.asarray(array, order="C") for key, array in tensors.items()}
         content = bytearray(pack_tensors(contiguous, {"cnnctl": self.metadata.model_dump_json()}))
         content[_DIGEST] = _compute_digest(content)
         return content
+
+    def _groups(self) -> dict[str, Mapping[str, Array]]:
+        """The arrays by what their names in the file begin with."""
+        return {"params/": self.params, "statistics/": self.statistics, "optimizer/": self.slots}
 
     @classmethod
     def unpack(cls, content: bytes, path: Path) -> "Checkpoint":
@@ -144,8 +150,8 @@ class Checkpoint:
             raise CheckpointError(f"{path}: metadata: {field_name}: {first['msg']}") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: unreadable: {error}") from error
-        params, slots = _select(tensors, "params/"), _select(tensors, "optimizer/")
-        return cls(metadata, params, slots, scale, shift, origin=str(path))
+        params, statistics, slots = (_select(tensors, p) for p in ("params/", "statistics/", "optimizer/"))
+        return cls(metadata, params, statistics, slots, scale, shift, origin=str(path))
 
 
 def save_checkpoint(directory: Path, content: bytes | bytearray, name: str = LAST) -> None:

@@ -49,9 +49,9 @@ def evaluate_split(
         return None
     loss_sum, correct = 0.0, 0
     dtype, batch_size = experiment.config.engine.dtype, experiment.batches.batch_size
-    for x, labels in iterate_batches(split, experiment.normalizer, batch_size, dtype):
-        result = experiment.plan.evaluate(x, labels)
-        loss_sum += result.loss * len(labels)
+    for batch in iterate_batches(split, experiment.normalizer, batch_size, dtype):
+        result = experiment.plan.evaluate(batch, batch.labels)
+        loss_sum += result.loss * len(batch)
         correct += result.correct
         if between:
             between()

@@ -52,15 +52,17 @@ class Experiment:
             seed=self.config.engine.seed,
             engine=describe_engine(self.backend, self.config.engine.dtype),
         )
-        params, slots = self.plan.export_params(), self.plan.export_slots()
-        return Checkpoint(metadata, params, slots, self.normalizer.scale, self.normalizer.shift)
+        plan, normalizer = self.plan, self.normalizer
+        arrays = (plan.export_params(), plan.export_statistics(), plan.export_slots())
+        return Checkpoint(metadata, *arrays, normalizer.scale, normalizer.shift)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Put a checkpoint's weights, slots and step count into the plan.
+        """Put a checkpoint's weights, statistics, slots and step count into the plan.
 
-        Raises CheckpointError, before any weight changes, when it belongs to another network.
+        Raises CheckpointError, before anything changes, when it belongs to another network.
         """
-        checkpoint.check_fit(self.plan.export_params(), self.plan.export_slots())
+        checkpoint.check_fit(self.capture(checkpoint.metadata.progress))
         self.plan.load_params(checkpoint.params)
+        self.plan.load_statistics(checkpoint.statistics)
         self.plan.load_slots(checkpoint.slots)
         self.plan.step_count = checkpoint.metadata.progress.step

@@ -32,7 +32,7 @@ class RunInfo:
         run: the run directory.
         total_steps: the step after which the run is finished.
         start_step: the step it goes on from; 0 for a new run.
-        memory_bytes: what the plan has allocated.
+        memory_bytes: the most the process is going to have resident.
         threads: how many threads the backend uses.
         backend: its name.
     """

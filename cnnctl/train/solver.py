@@ -19,6 +19,7 @@ from cnnctl.errors import Diverged, Interrupted, RunError
 from cnnctl.train.checkpoint import BEST, LAST, Progress, save_checkpoint
 from cnnctl.train.evaluate import Evaluation, evaluate_split, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
+from cnnctl.train.memory import predict_peak_bytes
 from cnnctl.train.metrics import Metrics, Timing
 from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo, Summary
 from cnnctl.train.run_directory import RunDirectory, State
@@ -88,7 +89,7 @@ class Solver:
                 epochs=self._epochs,
                 batch_size=experiment.batches.batch_size,
                 start_step=progress.step,
-                memory_bytes=experiment.plan.memory_bytes,
+                memory_bytes=predict_peak_bytes(experiment.plan),
                 parameter_count=experiment.network.parameter_count,
                 threads=experiment.backend.threads,
                 backend=experiment.backend.name,
@@ -118,11 +119,11 @@ class Solver:
 
     def _take_step(self) -> None:
         progress = self._progress
-        x, labels = self._experiment.batches.batch(progress.epoch, progress.position)
-        result = self._experiment.plan.step(x, labels)
+        batch = self._experiment.batches.draw(progress.epoch, progress.position)
+        result = self._experiment.plan.step(batch, batch.labels)
         if not isfinite(result.loss):
             raise self._describe_divergence(f"the loss of step {progress.step + 1} is {result.loss}")
-        images = len(labels)
+        images = len(batch)
         progress.step += 1
         progress.position += 1
         progress.images += images

@@ -184,6 +184,49 @@ def sum_unpooled(dy: Array, index: Array, x_shape: tuple[int, ...], window: Wind
     return Sum(dx, magnitude, window.kernel[0] * window.kernel[1])
 
 
+class AveragePoolTruth(NamedTuple):
+    x: Array
+    dy: Array
+    y: Sum
+    dx: Sum
+    exact: bool
+
+
+@cache
+def compute_avgpool(case: PoolCase, fill: str) -> AveragePoolTruth:
+    """Inputs drawn for a case, and what average pooling makes of them.
+
+    `exact` where every window has a power of two of pixels: integers stay exact then.
+    """
+    N, C, H, W = case.x_shape
+    rng = create_rng(f"{case.name}, averaged")
+    x = draw(rng, case.x_shape, fill)
+    dy = draw(rng, (N, C, *case.window.output_size(H, W)), fill)
+    counts = list_window_pixels(case.window, H, W)
+    y, magnitude, dx, spread = (np.zeros(shape) for shape in 2 * [dy.shape] + 2 * [x.shape])
+    for n, c in product(range(N), range(C)):
+        for (oh, ow), pixels in counts.items():
+            for ih, iw in pixels:
+                y[n, c, oh, ow] += x[n, c, ih, iw] / len(pixels)
+                magnitude[n, c, oh, ow] += abs(x[n, c, ih, iw]) / len(pixels)
+                dx[n, c, ih, iw] += dy[n, c, oh, ow] / len(pixels)
+                spread[n, c, ih, iw] += abs(dy[n, c, oh, ow]) / len(pixels)
+    taps = case.window.kernel[0] * case.window.kernel[1]
+    exact = all(len(pixels).bit_count() == 1 for pixels in counts.values())
+    return AveragePoolTruth(x, dy, Sum(y, magnitude, taps + 1), Sum(dx, spread, taps + 1), exact)
+
+
+def list_window_pixels(window: Window, H: int, W: int) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """The pixels inside the image under each window."""
+    (top, _), (left, _) = window.padding
+    pixels: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for oh, ow in product(*map(range, window.output_size(H, W))):
+        rows = [oh * window.stride[0] - top + kh * window.dilation[0] for kh in range(window.kernel[0])]
+        columns = [ow * window.stride[1] - left + kw * window.dilation[1] for kw in range(window.kernel[1])]
+        pixels[oh, ow] = [(ih, iw) for ih in rows for iw in columns if 0 <= ih < H and 0 <= iw < W]
+    return pixels
+
+
 @cache
 def compute_linear(case: LinearCase, fill: str) -> ConvTruth:
     """Inputs drawn for a fully connected layer, and what it makes of them."""

@@ -4,20 +4,21 @@ The right answer, or a TypeError or ValueError; and what came in is left as it w
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
 
-from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array, Sandwich
+from cnnctl.backends.base import Backend, SandwichOutputs
+from cnnctl.backends.specs import Activation, Array, Pool, Sandwich
 from cnnctl.errors import DtypeError, ShapeError
 from cnnctl.geometry import Window
 
 CONV = Window.create(3, padding=1)
 POOL = Window.create(3, 2, 1)
-FUSED = Sandwich(CONV, 2, "relu", Window.create(2, 2))
-X, W, B, Y = (2, 4, 6, 6), (6, 2, 3, 3), (6,), (2, 6, 6, 6)
+FUSED = Sandwich(CONV, 2, activation="relu", pool=Pool("max", Window.create(2, 2)))
+X, W, B, Y, C = (2, 4, 6, 6), (6, 2, 3, 3), (6,), (2, 6, 6, 6), (4,)
 INDEX = np.array([[4, 3, 3], [1, 8, 0], [1, 0, 4]], np.int32)
 LABELS = np.array([2, 0, 3])
 
@@ -33,13 +34,14 @@ OPERATIONS = {
     "conv forward": Operation([X, W, B], lambda backend, x, w, b: backend.conv_forward(x, w, b, CONV, 2)),
     "conv backward": Operation([Y, X, W], lambda backend, dy, x, w: backend.conv_backward(dy, x, w, CONV, 2)),
     "conv sandwich forward": Operation(
-        [X, W, B], lambda backend, x, w, b: backend.conv_sandwich_forward(x, w, b, FUSED)
+        [X, W, B],
+        lambda backend, x, w, b: attrgetter("y", "index")(backend.conv_sandwich_forward(x, w, b, FUSED)),
     ),
     "conv sandwich backward": Operation(
         [(2, 6, 3, 3), X, W, (2, 6, 3, 3)],
         lambda backend, dy, x, w, y: backend.conv_sandwich_backward(
-            dy, x, w, y, np.full((2, 6, 3, 3), 3, np.int32), FUSED
-        ),
+            dy, x, w, SandwichOutputs(y, np.full((2, 6, 3, 3), 3, np.int32)), FUSED
+        )[:3],
     ),
     "maxpool forward": Operation([(2, 4, 5, 5)], lambda backend, x: backend.maxpool_forward(x, POOL)),
     "maxpool backward": Operation(
@@ -62,8 +64,36 @@ OPERATIONS = {
         [(3, 4), (3, 5), (4, 5), (3, 4)],
         lambda backend, dy, x, w, y: backend.linear_sandwich_backward(dy, x, w, y, "relu"),
     ),
-    "relu forward": Operation([X], lambda backend, x: backend.relu_forward(x)),
-    "relu backward": Operation([X, X], lambda backend, dy, y: backend.relu_backward(dy, y)),
+    "avgpool forward": Operation([(2, 4, 5, 5)], lambda backend, x: backend.avgpool_forward(x, POOL)),
+    "avgpool backward": Operation(
+        [(2, 4, 3, 3)], lambda backend, dy: backend.avgpool_backward(dy, (2, 4, 5, 5), POOL)
+    ),
+    **{
+        f"{name} forward": Operation([X], lambda backend, x, name=name: backend.activation_forward(x, name))
+        for name in get_args(Activation)
+    },
+    **{
+        f"{name} backward": Operation(
+            [X, X, X], lambda backend, dy, x, y, name=name: backend.activation_backward(dy, x, y, name)
+        )
+        for name in get_args(Activation)
+    },
+    "batchnorm forward": Operation(
+        [X, C, C], lambda backend, x, gamma, beta: backend.batchnorm_forward(x, gamma, beta, 1e-5)
+    ),
+    "batchnorm inference": Operation(
+        [(3, 4), C, C, C, C],
+        lambda backend, x, gamma, beta, mean, var: backend.batchnorm_inference(
+            x, gamma, beta, mean, var, 2.0
+        ),
+    ),
+    "batchnorm backward": Operation(
+        [X, X, C, C, C],
+        lambda backend, dy, x, gamma, mean, var: backend.batchnorm_backward(dy, x, gamma, mean, var, 2.0),
+    ),
+    "lrn forward": Operation([X], lambda backend, x: backend.lrn_forward(x, 3, 1.0, 0.75, 1.0)),
+    "lrn backward": Operation([X, X], lambda backend, dy, x: backend.lrn_backward(dy, x, 3, 1.0, 0.75, 1.0)),
+    "dropout": Operation([X], lambda backend, x: backend.dropout(x, 0.5, 3)),
     "softmax forward": Operation(
         [(3, 4)], lambda backend, scores: backend.softmax_cross_entropy_forward(scores, LABELS)
     ),
@@ -120,11 +150,12 @@ def draw_integers(rng: np.random.Generator, shapes: list[tuple[int, ...]], dtype
 
 
 def assert_same_results(actual: Any, expected: Any, dtype: str) -> None:
-    """Integers agree exactly, the exponentials of softmax to the last bits."""
+    """Integers agree exactly, what has to be rounded to the last bits of the largest."""
     if not isinstance(expected, tuple):
         actual, expected = (actual,), (expected,)
     for one, other in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=8 * float(np.finfo(dtype).eps))
+        tolerance = 8 * float(np.finfo(dtype).eps) * float(np.abs(other).max(initial=0))
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
     assert any(np.any(result) for result in expected)
 
 
@@ -185,7 +216,7 @@ def test_index_and_labels_may_have_any_layout(
 
 def test_arguments_may_be_one_array(backend: Backend, dtype: str) -> None:
     x = np.arange(-4, 5).astype(dtype).reshape(3, 3)
-    np.testing.assert_array_equal(backend.relu_backward(x, x), np.maximum(x, 0))
+    np.testing.assert_array_equal(backend.activation_backward(x, x, x, "relu"), np.maximum(x, 0))
     np.testing.assert_array_equal(backend.linear_forward(x, x, None), [[29, 2, -25], [2, 2, 2], [-25, 2, 29]])
     images = x.reshape(3, 3, 1, 1)
     y = backend.conv_forward(images, images, None, Window.create(1))

@@ -2,16 +2,17 @@
 
 import os
 import threading
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from cnnctl.backends import create_backend
 from cnnctl.backends.fast import INSTRUCTION_SETS, FastBackend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.specs import Activation, Array
 from cnnctl.errors import ConfigError, ShapeError
 from cnnctl.geometry import Window
-from tests.hostile_shapes import CONV_CASES, LINEAR_CASES, SANDWICH_CASES
+from tests.hostile_shapes import CONV_CASES, LINEAR_CASES, LRN_CASES, NORM_CASES, POOL_CASES, SANDWICH_CASES
 
 
 def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
@@ -39,15 +40,15 @@ def test_every_instruction_set_is_exact_on_integers(
         x = integers(rng, conv.x_shape, dtype)
         w = integers(rng, (conv.F, conv.x_shape[1] // conv.groups, *conv.window.kernel), dtype)
         b = integers(rng, (conv.F,), dtype)
-        y, index = reference.conv_sandwich_forward(x, w, b, case.sandwich)
-        actual, actual_index = fast.conv_sandwich_forward(x, w, b, case.sandwich)
-        np.testing.assert_array_equal(actual, y, err_msg=case.name)
-        if index is not None:
-            np.testing.assert_array_equal(actual_index, index, err_msg=case.name)
-        dy = integers(rng, y.shape, dtype)
-        expected = reference.conv_sandwich_backward(dy, x, w, y, index, case.sandwich)
-        gradients = fast.conv_sandwich_backward(dy, x, w, y, index, case.sandwich)
-        for name, value, wanted in zip(("dx", "dw", "db"), gradients, expected, strict=True):
+        outputs = reference.conv_sandwich_forward(x, w, b, case.sandwich)
+        actual = fast.conv_sandwich_forward(x, w, b, case.sandwich)
+        np.testing.assert_array_equal(actual.y, outputs.y, err_msg=case.name)
+        if outputs.index is not None:
+            np.testing.assert_array_equal(actual.index, outputs.index, err_msg=case.name)
+        dy = integers(rng, outputs.y.shape, dtype)
+        expected = reference.conv_sandwich_backward(dy, x, w, outputs, case.sandwich)
+        gradients = fast.conv_sandwich_backward(dy, x, w, outputs, case.sandwich)
+        for name, value, wanted in zip(("dx", "dw", "db"), gradients[:3], expected[:3], strict=True):
             np.testing.assert_array_equal(value, wanted, err_msg=f"{case.name}: {name}")
 
 
@@ -87,6 +88,105 @@ def test_every_instruction_set_is_exact_on_fully_connected_layers(
             strict=True,
         ):
             np.testing.assert_array_equal(value, wanted)
+
+
+def test_every_instruction_set_is_exact_on_pools(
+    fast: FastBackend, dtype: str, rng: np.random.Generator
+) -> None:
+    """Means too: what is added up exactly is divided in one way."""
+    reference = create_backend("im2col")
+    for case in POOL_CASES:
+        x = integers(rng, case.x_shape, dtype)
+        y, index = reference.maxpool_forward(x, case.window)
+        for value, wanted in zip(fast.maxpool_forward(x, case.window), (y, index), strict=True):
+            np.testing.assert_array_equal(value, wanted, err_msg=case.name)
+        dy = integers(rng, y.shape, dtype)
+        np.testing.assert_array_equal(
+            fast.maxpool_backward(dy, index, case.x_shape, case.window),
+            reference.maxpool_backward(dy, index, case.x_shape, case.window),
+            err_msg=case.name,
+        )
+        np.testing.assert_array_equal(
+            fast.avgpool_forward(x, case.window),
+            reference.avgpool_forward(x, case.window),
+            err_msg=case.name,
+        )
+        assert_close(
+            fast.avgpool_backward(dy, case.x_shape, case.window),
+            reference.avgpool_backward(dy, case.x_shape, case.window),
+            case.name,
+        )
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_every_instruction_set_agrees_on_activations(
+    fast: FastBackend, activation: Activation, dtype: str, rng: np.random.Generator
+) -> None:
+    reference = create_backend("im2col")
+    x = np.concatenate([rng.uniform(-12, 12, 2000), [np.inf, -np.inf, np.nan, 0.0]]).astype(dtype)
+    dy, y = rng.standard_normal(x.shape).astype(dtype), reference.activation_forward(x, activation)
+    actual = fast.activation_forward(x, activation)
+    bits = 16 if dtype == "float32" else 200  # of e^(-x^2/2), where im2col rounds x^2
+    np.testing.assert_allclose(actual, y, rtol=bits * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+    assert_close(
+        fast.activation_backward(dy, x, y, activation),
+        reference.activation_backward(dy, x, y, activation),
+        activation,
+    )
+
+
+def test_every_instruction_set_agrees_on_norms(
+    fast: FastBackend, dtype: str, rng: np.random.Generator
+) -> None:
+    reference = create_backend("im2col")
+    for case in NORM_CASES:
+        x, dy = (rng.standard_normal(case.shape).astype(dtype) for _ in range(2))
+        gamma, beta = (rng.standard_normal(case.shape[1]).astype(dtype) for _ in range(2))
+        expected = reference.batchnorm_forward(x, gamma, beta, 0.1)
+        actual = fast.batchnorm_forward(x, gamma, beta, 0.1)
+        for value, wanted in zip(actual, expected, strict=True):
+            assert_close(value, wanted, case.name)
+        arguments = (x, gamma, *expected[1:], 0.1)
+        for value, wanted in zip(
+            fast.batchnorm_backward(dy, *arguments), reference.batchnorm_backward(dy, *arguments), strict=True
+        ):
+            assert_close(value, wanted, case.name)
+
+
+def test_every_instruction_set_agrees_on_response_norms_and_dropout(
+    fast: FastBackend, dtype: str, rng: np.random.Generator
+) -> None:
+    reference = create_backend("im2col")
+    for case in LRN_CASES:
+        x, dy = (rng.standard_normal(case.x_shape).astype(dtype) for _ in range(2))
+        settings = (case.size, 0.7, case.beta, 1.5)
+        assert_close(fast.lrn_forward(x, *settings), reference.lrn_forward(x, *settings), case.name)
+        assert_close(fast.lrn_backward(dy, x, *settings), reference.lrn_backward(dy, x, *settings), case.name)
+        np.testing.assert_array_equal(fast.dropout(x, 0.4, 5), reference.dropout(x, 0.4, 5))
+
+
+def test_every_instruction_set_agrees_on_softmax(
+    fast: FastBackend, dtype: str, rng: np.random.Generator
+) -> None:
+    reference = create_backend("im2col")
+    for N, K in [(5, 1), (9, 7), (300, 33), (3, 1000), (2, 70_000)]:
+        scores, labels = (3 * rng.standard_normal((N, K))).astype(dtype), rng.integers(K, size=N)
+        loss, p = reference.softmax_cross_entropy_forward(scores, labels)
+        actual_loss, actual_p = fast.softmax_cross_entropy_forward(scores, labels)
+        assert actual_loss == pytest.approx(loss, rel=1e-6 if dtype == "float32" else 1e-14, abs=1e-6)
+        assert_close(actual_p, p, f"{N}, {K}")
+        assert_close(
+            fast.softmax_cross_entropy_backward(p, labels),
+            reference.softmax_cross_entropy_backward(p, labels),
+            f"{N}, {K}",
+        )
+
+
+def assert_close(actual: Array, expected: Array, name: str) -> None:
+    """To the last bits of the largest."""
+    finite = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+    tolerance = 64 * np.finfo(expected.dtype).eps * float(finite)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_threads_change_no_bit(dtype: str, rng: np.random.Generator) -> None:

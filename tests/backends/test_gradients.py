@@ -1,12 +1,13 @@
 """Analytic against numerical gradients in float64, kept clear of kinks, at 1e-7 of the largest."""
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array, Sandwich
+from cnnctl.backends.specs import Activation, Array, Pool, Sandwich
 from cnnctl.geometry import Window
 
 STEP = 1e-5
@@ -77,11 +78,53 @@ def test_linear(backend: Backend, rng: np.random.Generator) -> None:
     assert_is_gradient(db, lambda b: compute_loss(x, w, b), b)
 
 
-def test_relu(backend: Backend, rng: np.random.Generator) -> None:
-    x = rng.uniform(0.1, 1, (3, 7)) * rng.choice([-1, 1], (3, 7))
+@pytest.mark.parametrize(
+    "window",
+    [Window.create(2, 2), Window.create(3, 2, 1), Window.create(4)],
+    ids=["2x2", "overlapping", "all"],
+)
+def test_avgpool(backend: Backend, window: Window, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 2, 4, 4))
+    dy = 4 * rng.standard_normal((2, 2, *window.output_size(4, 4)))
+    dx = backend.avgpool_backward(dy, (2, 2, 4, 4), window)
+    assert_is_gradient(dx, lambda x: float(np.sum(backend.avgpool_forward(x, window) * dy)), x)
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_activation(backend: Backend, activation: Activation, rng: np.random.Generator) -> None:
+    x = rng.uniform(0.1, 3, (3, 7)) * rng.choice([-1, 1], (3, 7))
     dy = rng.standard_normal((3, 7))
-    dx = backend.relu_backward(dy, backend.relu_forward(x))
-    assert_is_gradient(dx, lambda x: float(np.sum(backend.relu_forward(x) * dy)), x)
+    dx = backend.activation_backward(dy, x, backend.activation_forward(x, activation), activation)
+    assert_is_gradient(dx, lambda x: float(np.sum(backend.activation_forward(x, activation) * dy)), x)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 3, 2), (5, 3)], ids=["images", "vectors"])
+def test_batchnorm(backend: Backend, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    """Through the batch's own mean and variance."""
+    x, dy = rng.standard_normal((2, *shape))
+    gamma, beta = rng.standard_normal((2, shape[1]))
+
+    def compute_loss(x: Array, gamma: Array, beta: Array) -> float:
+        return float(np.sum(backend.batchnorm_forward(x, gamma, beta, 1e-3)[0] * dy))
+
+    _, mean, var = backend.batchnorm_forward(x, gamma, beta, 1e-3)
+    dx, dgamma, dbeta = backend.batchnorm_backward(dy, x, gamma, mean, var, 1e-3)
+    assert_is_gradient(dx, lambda x: compute_loss(x, gamma, beta), x)
+    assert_is_gradient(dgamma, lambda gamma: compute_loss(x, gamma, beta), gamma)
+    assert_is_gradient(dbeta, lambda beta: compute_loss(x, gamma, beta), beta)
+
+
+@pytest.mark.parametrize(("size", "beta"), [(3, 0.75), (4, 0.6), (1, 1.0)])
+def test_lrn(backend: Backend, size: int, beta: float, rng: np.random.Generator) -> None:
+    x, dy = rng.standard_normal((2, 2, 5, 2, 2))
+    dx = backend.lrn_backward(dy, x, size, 0.8, beta, 1.2)
+    assert_is_gradient(dx, lambda x: float(np.sum(backend.lrn_forward(x, size, 0.8, beta, 1.2) * dy)), x)
+
+
+def test_dropout(backend: Backend, rng: np.random.Generator) -> None:
+    x, dy = rng.standard_normal((2, 3, 4, 2, 2))
+    dx = backend.dropout(dy, 0.4, 9)
+    assert_is_gradient(dx, lambda x: float(np.sum(backend.dropout(x, 0.4, 9) * dy)), x)
 
 
 def test_softmax_cross_entropy(backend: Backend, rng: np.random.Generator) -> None:
@@ -92,17 +135,18 @@ def test_softmax_cross_entropy(backend: Backend, rng: np.random.Generator) -> No
 
 
 def test_conv_relu_pool(backend: Backend, rng: np.random.Generator) -> None:
-    sandwich = Sandwich(Window.create(3, 1, 1), activation="relu", pool=Window.create(2, 2))
+    pool = Pool("max", Window.create(2, 2))
+    sandwich = Sandwich(Window.create(3, 1, 1), activation="relu", pool=pool)
     x, w, b = rng.standard_normal((1, 2, 4, 4)), rng.standard_normal((2, 2, 3, 3)), rng.standard_normal(2)
     before_relu = backend.conv_forward(x, w, b, sandwich.window)
     assert np.diff(np.sort(np.append(before_relu, 0))).min() > 100 * STEP, "too near a kink"
-    y, index = backend.conv_sandwich_forward(x, w, b, sandwich)
-    dy = rng.standard_normal(y.shape)
+    outputs = backend.conv_sandwich_forward(x, w, b, sandwich)
+    dy = rng.standard_normal(outputs.y.shape)
 
     def compute_loss(x: Array, w: Array, b: Array) -> float:
-        return float(np.sum(backend.conv_sandwich_forward(x, w, b, sandwich)[0] * dy))
+        return float(np.sum(backend.conv_sandwich_forward(x, w, b, sandwich).y * dy))
 
-    dx, dw, db = backend.conv_sandwich_backward(dy, x, w, y, index, sandwich)
+    dx, dw, db, *_ = backend.conv_sandwich_backward(dy, x, w, outputs, sandwich)
     assert_is_gradient(dx, lambda x: compute_loss(x, w, b), x)
     assert_is_gradient(dw, lambda w: compute_loss(x, w, b), w)
     assert_is_gradient(db, lambda b: compute_loss(x, w, b), b)

@@ -6,7 +6,7 @@ from operator import attrgetter
 import numpy as np
 import pytest
 
-from cnnctl.backends.base import Backend
+from cnnctl.backends.base import Backend, SandwichOutputs
 from cnnctl.backends.specs import Array
 from tests.backends.direct import (
     Sum,
@@ -32,7 +32,7 @@ def compute_forward(case: SandwichCase, fill: str) -> tuple[Array, Array | None]
     y = compute_conv(case.conv, fill).y.value
     if case.sandwich.activation:
         y = np.maximum(y, 0)
-    return find_maxima(y, case.sandwich.pool) if case.sandwich.pool else (y, None)
+    return find_maxima(y, case.sandwich.pool.window) if case.sandwich.pool else (y, None)
 
 
 @cache
@@ -44,7 +44,7 @@ def compute_backward(case: SandwichCase, fill: str) -> tuple[Array, tuple[Sum, S
     passed = np.where(y > 0, dy, 0) if case.sandwich.activation else dy
     overlaps = 1
     if case.sandwich.pool:
-        passed, _, overlaps = sum_unpooled(passed, index, truth.y.value.shape, case.sandwich.pool)
+        passed, _, overlaps = sum_unpooled(passed, index, truth.y.value.shape, case.sandwich.pool.window)
     _, *gradients = sum_conv(truth.x, truth.w, truth.b, passed, case.conv.window, case.conv.groups)
     dx, dw, db = (Sum(value, magnitude, terms + overlaps) for value, magnitude, terms in gradients)
     return dy, (dx, dw, db)
@@ -55,19 +55,17 @@ def test_integers_come_out_exactly(backend: Backend, case: SandwichCase, dtype: 
     truth = compute_conv(case.conv, "integers")
     expected_y, expected_index = compute_forward(case, "integers")
     x, w, b = cast(dtype, truth.x, truth.w, truth.b)
-    y, index = backend.conv_sandwich_forward(x, w, b, case.sandwich)
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(y, expected_y)
-    np.testing.assert_array_equal(index, expected_index)
-    assert np.count_nonzero(y) >= 0.3 * y.size
+    outputs = backend.conv_sandwich_forward(x, w, b, case.sandwich)
+    assert outputs.y.dtype == dtype
+    np.testing.assert_array_equal(outputs.y, expected_y)
+    np.testing.assert_array_equal(outputs.index, expected_index)
+    assert np.count_nonzero(outputs.y) >= 0.3 * outputs.y.size
 
     dy, expected = compute_backward(case, "integers")
-    actual = backend.conv_sandwich_backward(*cast(dtype, dy), x, w, y, index, case.sandwich)
+    actual = backend.conv_sandwich_backward(*cast(dtype, dy), x, w, outputs, case.sandwich)[:3]
     for gradient, sums in zip(actual, expected, strict=True):
         assert_exact(gradient, sums, dtype)
-    without_dx = backend.conv_sandwich_backward(
-        *cast(dtype, dy), x, w, y, index, case.sandwich, need_dx=False
-    )
+    without_dx = backend.conv_sandwich_backward(*cast(dtype, dy), x, w, outputs, case.sandwich, need_dx=False)
     assert without_dx[0] is None
     np.testing.assert_array_equal(without_dx[1], actual[1])
     np.testing.assert_array_equal(without_dx[2], actual[2])
@@ -79,14 +77,14 @@ def test_rounding_is_bounded(backend: Backend, case: SandwichCase, dtype: str) -
     truth = compute_conv(case.conv, dtype)
     expected_y, expected_index = compute_forward(case, dtype)
     x, w, b = cast(dtype, truth.x, truth.w, truth.b)
-    y, _ = backend.conv_sandwich_forward(x, w, b, case.sandwich)
+    y = backend.conv_sandwich_forward(x, w, b, case.sandwich).y
     bound = 2 * compute_gamma(truth.y.terms, dtype) * truth.y.magnitude.max(initial=0)
     np.testing.assert_allclose(y, expected_y, rtol=0, atol=bound)
 
     dy, expected = compute_backward(case, dtype)
     index = None if expected_index is None else expected_index.astype(np.int32)
     actual = backend.conv_sandwich_backward(
-        *cast(dtype, dy), x, w, *cast(dtype, expected_y), index, case.sandwich
-    )
+        *cast(dtype, dy), x, w, SandwichOutputs(*cast(dtype, expected_y), index), case.sandwich
+    )[:3]
     for gradient, sums in zip(actual, expected, strict=True):
         assert_rounded(gradient, sums, dtype)

@@ -1,13 +1,13 @@
 """What the number of threads may change: the time, and nothing else."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
 from cnnctl.backends import BACKENDS, create_backend, im2col
-from cnnctl.backends.specs import Array
+from cnnctl.backends.specs import Activation, Array
 from cnnctl.geometry import Window
 from tests.backends.direct import draw
 
@@ -30,10 +30,38 @@ def compute_all(name: str, threads: int, fill: str) -> list[Array]:
     return [*forward, dx, dw, db, dfeatures, dmatrix, dbias]
 
 
+def compute_elementwise(name: str, threads: int) -> list[Array]:
+    """The operations that are cut into blocks of memory, images or rows, each of several blocks."""
+    rng = np.random.default_rng(232)
+    backend = create_backend(name, threads)
+    x, dy = rng.standard_normal((2, 9, 20, 24, 24)).astype("float32")
+    gamma, beta = rng.standard_normal((2, 20)).astype("float32")
+    results = []
+    for activation in get_args(Activation):
+        results.append(backend.activation_forward(x, activation))
+        results.append(backend.activation_backward(dy, x, results[-1], activation))
+    results += [backend.avgpool_forward(x, WINDOW), backend.avgpool_backward(dy, (9, 20, 24, 24), WINDOW)]
+    normed = backend.batchnorm_forward(x, gamma, beta, 1e-5)
+    results += [*normed, *backend.batchnorm_backward(dy, x, gamma, *normed[1:], 1e-5)]
+    results += [backend.lrn_forward(x, 5, 0.1, 0.75, 1.0), backend.lrn_backward(dy, x, 5, 0.1, 0.75, 1.0)]
+    results += [backend.dropout(x, 0.5, 3)]
+    scores, labels = rng.standard_normal((2000, 11)).astype("float32"), rng.integers(11, size=2000)
+    loss, p = backend.softmax_cross_entropy_forward(scores, labels)
+    return [*results, np.array(loss), p, backend.softmax_cross_entropy_backward(p, labels)]
+
+
 @over_threads
 @pytest.mark.parametrize("name", ["naive", "fast"])
 def test_results_are_the_same_to_the_last_bit(name: str, threads: int) -> None:
     alone, together = compute_all(name, 1, "float32"), compute_all(name, threads, "float32")
+    for one, several in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, several)
+
+
+@over_threads
+@pytest.mark.parametrize("name", ["im2col", "fast"])
+def test_results_of_blocks_are_the_same_to_the_last_bit(name: str, threads: int) -> None:
+    alone, together = compute_elementwise(name, 1), compute_elementwise(name, threads)
     for one, several in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, several)
 

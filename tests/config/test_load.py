@@ -340,9 +340,12 @@ INITS = st.one_of(
         st.just("uniform"),
     ),
 )
-LAYERS = st.one_of(
-    st.sampled_from(["relu", "flatten"]),
-    st.builds(lambda kernel: {"maxpool": kernel}, EXTENTS),
+SINGLE_LAYERS = st.one_of(
+    st.sampled_from(["relu", "flatten", "tanh", "sigmoid", "gelu", "batchnorm", "lrn", "globalavgpool"]),
+    st.builds(lambda kind, kernel: {kind: kernel}, st.sampled_from(["maxpool", "avgpool"]), EXTENTS),
+    st.builds(lambda rate: {"dropout": rate}, REALS),
+    st.builds(lambda eps, momentum: {"batchnorm": {"eps": eps, "momentum": momentum}}, REALS, REALS),
+    st.builds(lambda size, k: {"lrn": {"size": size, "k": k}}, COUNTS, REALS),
     st.fixed_dictionaries(
         {
             "conv": st.fixed_dictionaries(
@@ -353,6 +356,15 @@ LAYERS = st.one_of(
     st.fixed_dictionaries(
         {"linear": st.fixed_dictionaries({"units": COUNTS}, optional={"bias": st.booleans(), "init": INITS})}
     ),
+)
+LAYERS = st.recursive(
+    SINGLE_LAYERS,
+    lambda layers: st.builds(
+        lambda main, shortcut: {"residual": {"layers": main, "shortcut": shortcut}},
+        st.lists(layers, min_size=1, max_size=3),
+        st.lists(layers, max_size=2),
+    ),
+    max_leaves=4,
 )
 OPTIMIZERS = st.one_of(
     st.sampled_from(["adam", "sgd"]),

@@ -12,17 +12,31 @@ from pydantic import BaseModel
 from cnnctl.config import config_from_dict
 from cnnctl.config.schema import (
     AdamConfig,
+    AvgPoolConfig,
+    BatchNormConfig,
     ConvConfig,
+    DropoutConfig,
     GaussianConfig,
+    GELUConfig,
+    GlobalAvgPoolConfig,
     HeConfig,
     LinearConfig,
+    LrnConfig,
     MaxPoolConfig,
     ReLUConfig,
+    ResidualConfig,
     Section,
     SGDConfig,
+    SigmoidConfig,
+    TanhConfig,
     XavierConfig,
 )
 from cnnctl.errors import ConfigError
+
+KINDS = (
+    "conv, maxpool, avgpool, globalavgpool, linear, flatten, relu, tanh, sigmoid, gelu, "
+    "batchnorm, lrn, dropout, residual"
+)
 
 Refusal = Callable[..., str]
 Mapping = dict[str, Any]
@@ -51,7 +65,14 @@ def test_defaults(minimal: Mapping) -> None:
     assert config.solver.optimizer == AdamConfig(lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
     assert (config.solver.l2, config.solver.max_steps) == (0.0, None)
     assert (config.solver.log_every, config.solver.checkpoint_every) == (50, None)
-    assert config.engine.model_dump() == {"backend": "fast", "dtype": "float32", "threads": "auto", "seed": 0}
+    assert config.engine.model_dump() == {
+        "backend": "fast",
+        "dtype": "float32",
+        "threads": "auto",
+        "seed": 0,
+        "isa": None,
+        "exact": False,
+    }
 
 
 def test_a_config_does_not_change(minimal: Mapping) -> None:
@@ -112,6 +133,9 @@ def test_every_field_is_described(section: type[BaseModel]) -> None:
         ("engine.threads", 257, "257 is not usable"),
         ("engine.threads", True, "true is not usable"),
         ("engine.seed", -1, "-1 is not usable"),
+        ("engine.isa", "", "'' is not usable; give the name of an instruction set, or null"),
+        ("engine.isa", 4, "4 is not usable"),
+        ("engine.exact", 1, "1 is not usable; give true or false"),
     ],
 )
 def test_a_value_out_of_range(
@@ -130,6 +154,9 @@ def test_a_value_out_of_range(
         ("engine.seed", 2**63 - 1),
         ("engine.threads", 256),
         ("engine.threads", "auto"),
+        ("engine.isa", "x86-64-v3"),
+        ("engine.isa", None),
+        ("engine.exact", True),
     ],
 )
 def test_a_value_at_the_edge_of_its_range(minimal: Mapping, path: str, value: object) -> None:
@@ -145,7 +172,7 @@ def test_a_value_at_the_edge_of_its_range(minimal: Mapping, path: str, value: ob
         ("solvr", "solvr is not known; did you mean solver?"),
         ("solver.optimiser", "solver.optimiser is not known; did you mean optimizer?"),
         ("data.augment.rotate", "data.augment.rotate is not known; known: flip, shift"),
-        ("engine.a b\n", "engine.'a b\\n' is not known; known: backend, dtype, threads, seed"),
+        ("engine.a b\n", "engine.'a b\\n' is not known; known: backend, dtype, threads, seed, isa, exact"),
     ],
 )
 def test_an_unknown_key(minimal: Mapping, path: str, line: str, refusal: Refusal) -> None:
@@ -193,6 +220,32 @@ class TestLayers:
                 {"maxpool": {"kernel": 3, "stride": 2, "padding": [0, 1]}},
                 MaxPoolConfig(kernel=3, stride=2, padding=(0, 1)),
             ),
+            ({"avgpool": 2}, AvgPoolConfig(kernel=2)),
+            (
+                {"avgpool": {"kernel": [3, 2], "stride": 2, "padding": 1}},
+                AvgPoolConfig(kernel=(3, 2), stride=2, padding=1),
+            ),
+            ("globalavgpool", GlobalAvgPoolConfig()),
+            ("tanh", TanhConfig()),
+            ("sigmoid", SigmoidConfig()),
+            ({"gelu": {"name": "g"}}, GELUConfig(name="g")),
+            ("batchnorm", BatchNormConfig(eps=1e-5, momentum=0.1)),
+            ({"batchnorm": {"eps": 1, "momentum": 0}}, BatchNormConfig(eps=1.0, momentum=0.0)),
+            ("lrn", LrnConfig(size=5, alpha=1e-4, beta=0.75, k=1.0)),
+            ({"lrn": {"size": 3, "k": 2}}, LrnConfig(size=3, k=2.0)),
+            ("dropout", DropoutConfig(rate=0.5)),
+            ({"dropout": 0.3}, DropoutConfig(rate=0.3)),
+            ({"residual": {"layers": ["relu"]}}, ResidualConfig(layers=(ReLUConfig(),), shortcut=())),
+            (
+                {"residual": {"layers": ["relu", {"linear": 3}], "shortcut": [{"linear": 3}]}},
+                ResidualConfig(
+                    layers=(ReLUConfig(), LinearConfig(units=3)), shortcut=(LinearConfig(units=3),)
+                ),
+            ),
+            (
+                {"residual": {"layers": [{"residual": {"layers": ["tanh"]}}]}},
+                ResidualConfig(layers=(ResidualConfig(layers=(TanhConfig(),)),)),
+            ),
             ({"linear": 100}, LinearConfig(units=100)),
             ({"linear": {"units": 10, "bias": False}}, LinearConfig(units=10, bias=False)),
             (
@@ -221,9 +274,9 @@ class TestLayers:
             ("maxpol", "network.layers.0: 'maxpol' is not known; did you mean maxpool?"),
             (
                 {"dense": 3},
-                "network.layers.0: 'dense' is not known; known: conv, maxpool, linear, relu, flatten",
+                f"network.layers.0: 'dense' is not known; known: {KINDS}",
             ),
-            (3, "network.layers.0: 3 is not usable; give one of conv, maxpool, linear, relu, flatten"),
+            (3, f"network.layers.0: 3 is not usable; give one of {KINDS}: the word, or"),
             ({"conv": None, "filters": 3}, 'network.layers.0: {"conv": null, "filters": 3} is not usable'),
             ("conv", "network.layers.0.conv.filters is missing (output channels"),
             ({"conv": 3}, "network.layers.0.conv: 3 is not usable; give a mapping of name, filters, kernel"),
@@ -255,6 +308,47 @@ class TestLayers:
             (
                 {"maxpool": {"kernel": 2, "padding": "same"}},
                 "network.layers.0.maxpool.padding: 'same' is not usable",
+            ),
+            (
+                {"avgpool": {"kernel": 2, "padding": "same"}},
+                "network.layers.0.avgpool.padding: 'same' is not usable",
+            ),
+            ("avgpool", "network.layers.0.avgpool.kernel is missing"),
+            ({"globalavgpool": 2}, "network.layers.0.globalavgpool: 2 is not usable; give a mapping of name"),
+            (
+                {"batchnorm": {"eps": 0}},
+                "network.layers.0.batchnorm.eps: 0 is not usable; give a number above 0",
+            ),
+            (
+                {"batchnorm": {"momentum": 1}},
+                "network.layers.0.batchnorm.momentum: 1 is not usable; give a number of at least 0 and",
+            ),
+            (
+                {"lrn": {"size": 0}},
+                "network.layers.0.lrn.size: 0 is not usable; give an integer of at least 1",
+            ),
+            ({"lrn": {"k": 0}}, "network.layers.0.lrn.k: 0 is not usable; give a number above 0"),
+            ({"lrn": {"alpha": -1}}, "network.layers.0.lrn.alpha: -1 is not usable"),
+            (
+                {"dropout": 1},
+                "network.layers.0.dropout.rate: 1 is not usable; give a number of at least 0 and below 1",
+            ),
+            ("residual", "network.layers.0.residual.layers is missing (the main branch, at least one layer)"),
+            (
+                {"residual": {"layers": []}},
+                "network.layers.0.residual.layers: [] is not usable; give a list of layers, at least one",
+            ),
+            (
+                {"residual": {"layers": ["relu"], "shortcut": "relu"}},
+                "network.layers.0.residual.shortcut: 'relu' is not usable; give a list of layers, [] for",
+            ),
+            (
+                {"residual": {"layers": ["relu", {"conv": {"filters": 3, "kernel": 0}}]}},
+                "network.layers.0.residual.layers.1.conv.kernel: 0 is not usable; give an integer",
+            ),
+            (
+                {"residual": {"layers": [{"relu": {"name": "tanh1"}}, "tanh"]}},
+                "network.layers.0.residual.layers.1: 'tanh1' is the name of two layers; give one another",
             ),
             ({"linear": "ten"}, "network.layers.0.linear.units: 'ten' is not usable; give an integer"),
             ({"relu": 3}, "network.layers.0.relu: 3 is not usable; give a mapping of name"),
@@ -334,6 +428,18 @@ class TestOptimizer:
     )
     def test_it_is_refused(self, minimal: Mapping, optimizer: object, line: str, refusal: Refusal) -> None:
         assert refusal(config_from_dict, change(minimal, "solver.optimizer", optimizer)).startswith(line)
+
+
+def test_instruction_sets_are_for_the_fast_backend(minimal: Mapping, refusal: Refusal) -> None:
+    minimal["engine"] = {"backend": "im2col", "isa": "x86-64"}
+    line = "engine.isa: 'x86-64' is not usable with backend im2col; it is for fast"
+    assert refusal(config_from_dict, minimal) == line
+
+
+def test_layers_of_two_branches_may_share_a_name(minimal: Mapping) -> None:
+    block = {"residual": {"layers": ["relu"], "shortcut": ["relu"]}}
+    config = config_from_dict(change(minimal, "network.layers", ["relu", block, block]))
+    assert [layer.kind for layer in config.network.layers] == ["relu", "residual", "residual"]
 
 
 class TestDatasets:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from cnnctl.data import Augment, Batches, Dataset, Normalizer, Split, iterate_batches, make_splits
+from cnnctl.data import Augment, Batches, Dataset, Normalizer, RawBatch, Split, iterate_batches, make_splits
 from cnnctl.data.dataset import Array
 from cnnctl.data.pipeline import NormalizerKind, draw_codes, epoch_order
 from cnnctl.errors import ConfigError, ShapeError
@@ -245,32 +245,36 @@ class TestAugment:
     def images(self, rng: np.random.Generator) -> Array:
         return rng.integers(1, 256, (400, 3, 4, 5), np.uint8)
 
-    @pytest.fixture
-    def codes(self) -> Array:
-        return draw_codes(400, 0, 0)
+    @staticmethod
+    def augment(images: Array, augment: Augment) -> Array:
+        moves = augment.draw_moves(draw_codes(400, 0, 0))
+        numbers = np.arange(len(images))
+        return RawBatch(images, numbers, moves, IDENTITY.scale, IDENTITY.shift, numbers).render()
 
-    def test_nothing_asked_for_changes_nothing(self, images: Array, codes: Array) -> None:
-        augmented = images.copy()
-        Augment().apply(augmented, codes)
-        assert np.array_equal(augmented, images)
+    def test_nothing_asked_for_moves_nothing(self) -> None:
+        assert Augment().draw_moves(draw_codes(400, 0, 0)) is None
 
-    def test_about_half_are_mirrored(self, images: Array, codes: Array) -> None:
-        augmented = images.copy()
-        Augment(flip=True).apply(augmented, codes)
+    def test_about_half_are_mirrored(self, images: Array) -> None:
+        augmented = self.augment(images, Augment(flip=True))
         mirrored = (augmented == images[..., ::-1]).all(axis=(1, 2, 3))
         same = (augmented == images).all(axis=(1, 2, 3))
         assert np.array_equal(mirrored, ~same)
         assert 150 < mirrored.sum() < 250
 
-    def test_mirroring_twice_gives_the_image_back(self, images: Array, codes: Array) -> None:
-        augmented = images.copy()
-        for _ in range(2):
-            Augment(flip=True).apply(augmented, codes)
+    def test_mirroring_twice_gives_the_image_back(self, images: Array) -> None:
+        augmented = self.augment(self.augment(images, Augment(flip=True)), Augment(flip=True))
         assert np.array_equal(augmented, images)
 
-    def test_every_shift_is_equally_likely_and_bares_zeros(self, images: Array, codes: Array) -> None:
-        augmented = images.copy()
-        Augment(shift=1).apply(augmented, codes)
+    def test_an_image_is_mirrored_before_it_is_shifted(self, images: Array) -> None:
+        moves = Augment(flip=True, shift=2).draw_moves(draw_codes(400, 0, 0))
+        assert moves is not None
+        augmented = self.augment(images, Augment(flip=True, shift=2))
+        for image, result, (flip, down, right) in zip(images, augmented, moves, strict=True):
+            mirrored = np.pad(image[:, :, ::-1] if flip else image, ((0, 0), (2, 2), (2, 2)))
+            assert np.array_equal(result, mirrored[:, 2 + down :, 2 + right :][:, :4, :5])
+
+    def test_every_shift_is_equally_likely_and_bares_zeros(self, images: Array) -> None:
+        augmented = self.augment(images, Augment(shift=1))
         padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
         counts = np.zeros((3, 3), int)
         for row in range(3):
@@ -289,9 +293,10 @@ class TestIterateBatches:
     )
     def test_order_and_sizes(self, count: int, batch_size: int, sizes: list[int]) -> None:
         seen = []
-        for x, labels in iterate_batches(make_split(count), IDENTITY, batch_size, np.float64):
-            assert x.dtype == np.float64
-            assert np.array_equal(x[:, 0, 0, 0], labels)
-            seen.append(labels.tolist())
+        for batch in iterate_batches(make_split(count), IDENTITY, batch_size, np.float64):
+            x = batch.render()
+            assert (x.dtype, x.shape) == (batch.dtype, batch.shape) == (np.float64, (len(batch), 3, 4, 5))
+            assert np.array_equal(x[:, 0, 0, 0], batch.labels)
+            seen.append(batch.labels.tolist())
         assert [len(labels) for labels in seen] == sizes
         assert list(chain(*seen)) == list(range(count))

@@ -7,7 +7,22 @@ sign and no pool changes its winner: that is asserted at every single evaluation
 import numpy as np
 import pytest
 
-from cnnctl.nn import Conv, Flatten, Gaussian, Linear, MaxPool, Network, ReLU
+from cnnctl.nn import (
+    GELU,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Flatten,
+    Gaussian,
+    GlobalAvgPool,
+    Linear,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
 
 TOLERANCE = 1e-6
 
@@ -27,6 +42,15 @@ LAYERS = {
     "linear": (lambda: Linear(4), (5,)),
     "linear on images": (lambda: Linear(3), (2, 2, 3)),
     "linear without bias": (lambda: Linear(3, bias=False), (4,)),
+    "avgpool": (lambda: AvgPool(2), (2, 4, 6)),
+    "avgpool overlapping, padding": (lambda: AvgPool([2, 3], stride=[1, 2], padding=1), (1, 5, 4)),
+    "globalavgpool": (GlobalAvgPool, (3, 4, 3)),
+    "batchnorm": (lambda: BatchNorm(eps=0.01), (2, 3, 4)),
+    "batchnorm on vectors": (lambda: BatchNorm(eps=0.01), (5,)),
+    "lrn": (lambda: LocalResponseNorm(3, alpha=0.5), (5, 2, 3)),
+    "tanh": (Tanh, (2, 3, 4)),
+    "sigmoid": (Sigmoid, (2, 3, 4)),
+    "gelu": (GELU, (2, 3, 4)),
     "relu": (ReLU, (2, 3, 4)),
     "relu on vectors": (ReLU, (7,)),
     "flatten": (Flatten, (2, 2, 3)),
@@ -52,6 +76,13 @@ NETWORKS = {
         (1, 5, 5),
     ),
     "vectors": (lambda: [Linear(6), ReLU(), Linear(3)], (5,)),
+    "norms": (
+        lambda: [
+            *(Conv(3, 2, bias=False), BatchNorm(eps=0.1), Tanh(), AvgPool(2), LocalResponseNorm(3, 0.5)),
+            *(GELU(), Linear(4, bias=False), BatchNorm(eps=0.1), Sigmoid(), Linear(3)),
+        ],
+        (1, 5, 6),
+    ),
 }
 
 
@@ -63,7 +94,7 @@ def run(network, x, backend):
             sides.append(np.sign(x).ravel())
         if isinstance(layer, MaxPool):
             sides.append(backend.maxpool_forward(x, layer.window)[1].ravel())
-        x = layer.forward(x, backend, training=False)
+        x = layer.forward(x, backend, training=True)  # a batch norm takes the batch's statistics
     return x, np.concatenate(sides)
 
 

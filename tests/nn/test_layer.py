@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 
 from cnnctl.errors import CnnctlError, ConfigError, DtypeError, ShapeError
-from cnnctl.nn import Conv, Flatten, Linear, MaxPool, Network, ReLU
+from cnnctl.nn import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Linear,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    ReLU,
+    Tanh,
+)
 
 LAYERS = {
     "conv": (lambda: Conv(3, 2, name="it"), (2, 5, 4), (3, 4, 3), ["weight", "bias"]),
@@ -13,6 +26,14 @@ LAYERS = {
     "linear": (lambda: Linear(6, name="it"), (7,), (6,), ["weight", "bias"]),
     "linear on images": (lambda: Linear(6, name="it"), (2, 5, 4), (6,), ["weight", "bias"]),
     "relu": (lambda: ReLU(name="it"), (2, 5, 4), (2, 5, 4), []),
+    "tanh on vectors": (lambda: Tanh(name="it"), (7,), (7,), []),
+    "avgpool": (lambda: AvgPool(2, name="it"), (2, 5, 4), (2, 2, 2), []),
+    "globalavgpool": (lambda: GlobalAvgPool(name="it"), (2, 5, 4), (2,), []),
+    "batchnorm": (lambda: BatchNorm(name="it"), (2, 5, 4), (2, 5, 4), ["weight", "bias"]),
+    "batchnorm on vectors": (lambda: BatchNorm(name="it"), (7,), (7,), ["weight", "bias"]),
+    "lrn": (lambda: LocalResponseNorm(name="it"), (2, 5, 4), (2, 5, 4), []),
+    "dropout": (lambda: Dropout(0.1, name="it"), (2, 5, 4), (2, 5, 4), []),
+    "dropout on vectors": (lambda: Dropout(0.1, name="it"), (7,), (7,), []),
     "flatten": (lambda: Flatten(name="it"), (2, 5, 4), (40,), []),
 }
 

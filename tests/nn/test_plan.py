@@ -9,10 +9,28 @@ import pytest
 from cnnctl.backends import create_backend
 from cnnctl.backends.base import Backend
 from cnnctl.backends.fast import INSTRUCTION_SETS, FastBackend
-from cnnctl.backends.specs import Array, ConvSpec, FlattenSpec, LinearSpec, MaxPoolSpec, ReluSpec
+from cnnctl.backends.specs import ActivationSpec, Array, ConvSpec, FlattenSpec, LinearSpec, PoolSpec
 from cnnctl.errors import ConfigError, DtypeError, ShapeError
-from cnnctl.nn import Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
-from cnnctl.nn.plan import Plan, fuse_layers
+from cnnctl.nn import (
+    GELU,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Linear,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    ReLU,
+    Residual,
+    Sigmoid,
+    Tanh,
+)
+from cnnctl.nn.fusion import fuse_layers
+from cnnctl.nn.plan import Plan
 from cnnctl.optim import SGD, Adam, Optimizer
 
 BATCH = 5
@@ -35,6 +53,41 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[], Sequence[Layer]]]] = {
     ),
     "flatten between": ((2, 4, 3), lambda: [Flatten(), ReLU(), Linear(7, bias=False), Linear(4), ReLU()]),
     "vectors": ((33,), lambda: [Linear(17), ReLU(), Linear(4)]),
+    "norms": (
+        (3, 8, 8),
+        lambda: [
+            *(Conv(6, 3, padding=1, bias=False), BatchNorm(), ReLU(), MaxPool(2)),
+            *(Conv(5, 3, bias=False), BatchNorm(momentum=0.3), ReLU(), BatchNorm(), Tanh(), AvgPool(2)),
+            *(Linear(6, bias=False), BatchNorm(), Tanh(), Linear(4)),
+        ],
+    ),
+    "activations": (
+        (2, 8, 8),
+        lambda: [
+            *(Conv(5, 3), Tanh(), AvgPool(2), Conv(6, 2), GELU(), MaxPool(2), Sigmoid()),
+            *(Linear(7), GELU(), Linear(6), Sigmoid(), Linear(4)),
+        ],
+    ),
+    "residual": (
+        (3, 6, 6),
+        lambda: [
+            *(Conv(6, 3, padding=1, bias=False), BatchNorm(), ReLU()),
+            Residual([Conv(6, 3, padding=1), ReLU(), Conv(6, 3, padding=1, bias=False), BatchNorm()]),
+            ReLU(),
+            Residual(
+                [Conv(7, 3, 2, 1), ReLU(), Conv(7, 3, padding=1)], [Conv(7, 1, 2, bias=False), BatchNorm()]
+            ),
+            *(Residual([Residual([Conv(7, 1), Tanh()]), ReLU()]), GlobalAvgPool(), Linear(4)),
+        ],
+    ),
+    "residual of the input": ((16, 4, 4), lambda: [Residual([Conv(16, 3, padding=1)]), ReLU(), Linear(4)]),
+    "everything else": (
+        (3, 7, 7),
+        lambda: [
+            *(Conv(6, 3), ReLU(), LocalResponseNorm(3), MaxPool(3, 2), AvgPool(2), Dropout(0.3)),
+            *(Linear(8), ReLU(), Dropout(0.5), Linear(4)),
+        ],
+    ),
     "flatten of many pixels": ((3, 2, 2), lambda: [Conv(2, 1), Flatten()]),
 }
 
@@ -57,12 +110,13 @@ def draw_batch(network: Network, rng: np.random.Generator, n: int = BATCH) -> tu
 
 
 def assert_close(actual: Array, expected: Array, dtype: str) -> None:
-    tolerance = 2e-5 if dtype == "float32" else 1e-12
+    tolerance = 1e-4 if dtype == "float32" else 1e-12
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.1, momentum=0.9, nesterov=True), Adam(lr=0.01)])
+# An eps that keeps Adam from blowing rounding errors of vanishing gradients up to whole steps.
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1, momentum=0.9, nesterov=True), Adam(lr=0.01, eps=1e-3)])
 def test_steps_equal_layer_by_layer_training(
     make_network: Callable[[str], Network],
     backend: Backend,
@@ -82,6 +136,9 @@ def test_steps_equal_layer_by_layer_training(
     assert plan.step_count == 3
     for key, w in plan.export_params().items():
         assert_close(w, network.params[key], dtype)
+    assert plan.export_statistics().keys() == network.statistics.keys()
+    for key, statistic in plan.export_statistics().items():
+        assert_close(statistic, network.statistics[key], dtype)
     for key, slot in plan.export_slots().items():
         name, parameter = key.split("/")
         assert_close(slot, slots[parameter][name], dtype)
@@ -217,9 +274,9 @@ def test_fusion() -> None:
         *(Flatten(), Linear(3), ReLU()),
         *(Flatten(), ReLU()),
     )
-    kinds = [type(spec) for spec, _ in fuse_layers(layers)]
-    assert kinds == [ConvSpec, ConvSpec, ConvSpec, ReluSpec, LinearSpec, FlattenSpec, ReluSpec]
-    assert [type(spec) for spec, _ in fuse_layers((MaxPool(2),))] == [MaxPoolSpec]
+    kinds = [type(node.spec) for node in fuse_layers(layers)]
+    assert kinds == [ConvSpec, ConvSpec, ConvSpec, ActivationSpec, LinearSpec, FlattenSpec, ActivationSpec]
+    assert [type(node.spec) for node in fuse_layers((MaxPool(2),))] == [PoolSpec]
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
@@ -235,7 +292,7 @@ def test_padding_stays_zero(isa: str, rng: np.random.Generator) -> None:
                     buffer.fill(np.nan)
         plan.step(*draw_batch(network, rng))
     for flat in (plan._weights, plan._gradients, *plan._slots.values()):
-        used = sum(abs(p.layout.view(p.inner(flat))).sum(dtype=np.float64) for p in plan._parameters.values())
+        used = sum(abs(p.layout.view(p.inner(flat))).sum(dtype=np.float64) for p in plan._places.values())
         assert abs(flat).sum(dtype=np.float64) == pytest.approx(used, rel=1e-6)
 
 

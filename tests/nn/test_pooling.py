@@ -1,10 +1,14 @@
-"""Pooling layers: windows, the winner of a tie, and errors."""
+"""Pooling layers: windows, the winner of a tie, shares of a mean, and errors."""
 
 import numpy as np
 import pytest
 
+from cnnctl.backends.specs import Pool, PoolSpec
 from cnnctl.errors import ShapeError
-from cnnctl.nn import MaxPool, Network
+from cnnctl.geometry import Window
+from cnnctl.nn import AvgPool, GlobalAvgPool, Linear, MaxPool, Network
+
+over_windows = pytest.mark.parametrize("make_layer", [MaxPool, AvgPool])
 
 
 @pytest.mark.parametrize(
@@ -17,8 +21,9 @@ from cnnctl.nn import MaxPool, Network
         ({"kernel": [7, 8]}, (3, 1, 1)),
     ],
 )
-def test_windows_tile_the_image_unless_a_stride_is_given(arguments, output_shape):
-    assert Network([MaxPool(**arguments)], (3, 7, 8)).output_shape == output_shape
+@over_windows
+def test_windows_tile_the_image_unless_a_stride_is_given(make_layer, arguments, output_shape):
+    assert Network([make_layer(**arguments)], (3, 7, 8)).output_shape == output_shape
 
 
 def test_the_first_maximum_of_a_window_takes_the_gradient(backend):
@@ -32,14 +37,15 @@ def test_the_first_maximum_of_a_window_takes_the_gradient(backend):
 @pytest.mark.parametrize(
     ("arguments", "input_shape", "message"),
     [
-        ({"kernel": 5}, (1, 4, 9), "maxpool1: kernel spans 5 pixels of height, more than the 4"),
-        ({"kernel": 2}, (9,), r"maxpool1: input of shape \(9,\) is not an image"),
-        ({"kernel": 2, "padding": 2}, (1, 4, 4), "maxpool1: padding: .* without any pixel of the image"),
+        ({"kernel": 5}, (1, 4, 9), "kernel spans 5 pixels of height, more than the 4"),
+        ({"kernel": 2}, (9,), r"input of shape \(9,\) is not an image"),
+        ({"kernel": 2, "padding": 2}, (1, 4, 4), "padding: .* without any pixel of the image"),
     ],
 )
-def test_inputs_that_do_not_fit_are_named(arguments, input_shape, message):
-    with pytest.raises(ShapeError, match=f"^{message}"):
-        Network([MaxPool(**arguments)], input_shape)
+@over_windows
+def test_inputs_that_do_not_fit_are_named(make_layer, arguments, input_shape, message):
+    with pytest.raises(ShapeError, match=f"^{make_layer.kind}1: {message}"):
+        Network([make_layer(**arguments)], input_shape)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +56,32 @@ def test_inputs_that_do_not_fit_are_named(arguments, input_shape, message):
         ({"kernel": 2, "padding": "all"}, "padding: 'all' is not known"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
+@over_windows
+def test_wrong_arguments_are_named(make_layer, arguments, message):
     with pytest.raises(ShapeError, match=f"^{message}"):
-        MaxPool(**arguments)
+        make_layer(**arguments)
+
+
+def test_pixels_of_a_mean_share_its_gradient(backend):
+    network = Network([AvgPool(2, padding=((0, 0), (0, 1)))], (1, 2, 3))
+    x = np.array([[[[1, 5, 3], [7, 3, 6]]]], "float32")
+    assert network.forward(x, backend, training=True).tolist() == [[[[4, 4.5]]]]
+    dx = network.backward(np.array([[[[8, 6]]]], "float32"), backend, need_dx=True)
+    assert dx.tolist() == [[[[2, 2, 3], [2, 2, 3]]]]
+
+
+def test_a_global_mean_makes_vectors_of_images(backend):
+    layer = GlobalAvgPool()
+    network = Network([layer, Linear(3)], (2, 2, 4))
+    x = np.arange(32, dtype="float32").reshape(2, 2, 2, 4)
+    assert layer.output_shape == (2,)
+    assert network.params["linear1.weight"].shape == (3, 2)
+    assert layer.forward(x, backend, training=True).tolist() == [[3.5, 11.5], [19.5, 27.5]]
+    dx = layer.backward(np.array([[8, 16], [24, 32]], "float32"), backend)
+    assert dx[:, :, 1, 2].tolist() == [[1, 2], [3, 4]]
+    assert layer.spec == PoolSpec(Pool("average", Window.create((2, 4))))
+
+
+def test_a_global_mean_needs_images():
+    with pytest.raises(ShapeError, match=r"^globalavgpool1: input of shape \(9,\) is not an image"):
+        Network([GlobalAvgPool()], (9,))

@@ -1,15 +1,39 @@
 """Every word of a configuration becomes the object it names, with its settings."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cnnctl.config import config_from_dict
-from cnnctl.nn import Conv, Flatten, Gaussian, He, Linear, MaxPool, ReLU, Xavier
+from cnnctl.backends.fast import INSTRUCTION_SETS
+from cnnctl.config import config_from_dict, load_config
+from cnnctl.config.schema import EngineConfig
+from cnnctl.errors import ConfigError
+from cnnctl.nn import (
+    GELU,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    Gaussian,
+    GlobalAvgPool,
+    He,
+    Linear,
+    LocalResponseNorm,
+    MaxPool,
+    ReLU,
+    Residual,
+    Sigmoid,
+    Tanh,
+    Xavier,
+)
 from cnnctl.optim import SGD, Adam
-from cnnctl.train.build import build_experiment, build_kind, build_network
+from cnnctl.train.build import build_backend, build_experiment, build_kind, build_network
 from cnnctl.train.observer import Observer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def with_layers(config, *layers, **network):
@@ -31,6 +55,20 @@ def with_layers(config, *layers, **network):
             {"name": "shrink"},
         ),
         ({"linear": 5}, Linear, {"units": 5, "bias": True}),
+        ({"avgpool": {"kernel": 2, "name": "shrink"}}, AvgPool, {"name": "shrink"}),
+        ("globalavgpool", GlobalAvgPool, {"output_shape": (1,)}),
+        ("batchnorm", BatchNorm, {"eps": 1e-5, "momentum": 0.1}),
+        ({"batchnorm": {"eps": 0.1, "momentum": 0.2}}, BatchNorm, {"eps": 0.1, "momentum": 0.2}),
+        ("lrn", LocalResponseNorm, {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}),
+        (
+            {"lrn": {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2}},
+            LocalResponseNorm,
+            {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2},
+        ),
+        ({"dropout": 0.3}, Dropout, {"rate": 0.3, "name": "dropout1"}),
+        ("tanh", Tanh, {}),
+        ("sigmoid", Sigmoid, {}),
+        ("gelu", GELU, {}),
         ("relu", ReLU, {"name": "relu1"}),
         ("flatten", Flatten, {"name": "flatten1"}),
     ],
@@ -40,6 +78,52 @@ def test_layers(config, layer, kind, attributes):
     (built,) = network.layers
     assert type(built) is kind
     assert {key: getattr(built, key) for key in attributes} == attributes
+
+
+def test_layers_within_layers(config):
+    inner = {"residual": {"layers": [{"conv": {"filters": 2, "kernel": 3, "padding": [1, 1]}}, "batchnorm"]}}
+    shortcut = [{"conv": {"filters": 2, "kernel": 1}}]
+    block = {"residual": {"layers": [shortcut[0], inner], "shortcut": shortcut, "name": "block"}}
+    (built,) = build_network(with_layers(config, block), (1, 8, 8)).layers
+    assert type(built) is Residual
+    assert [type(layer) for layer in built.layers] == [Conv, Residual]
+    assert [type(layer) for layer in built.shortcut] == [Conv]
+    assert [type(layer) for layer in built.layers[1].layers] == [Conv, BatchNorm]
+    assert built.layers[1].layers[0].window.padding == ((1, 1), (1, 1))
+    assert built.layers[1].layers[0].name == "block.residual1.conv1"
+
+
+@pytest.mark.parametrize(
+    ("name", "input_shape", "parameters"),
+    [
+        ("fashion_lenet5", (1, 28, 28), 61_706 + 2 * (6 + 16)),
+        ("cifar10_vgg", (3, 32, 32), 307_946),
+        ("cifar10_resnet20", (3, 32, 32), 272_474),
+        ("cifar10_alexnet", (3, 32, 32), 5_671_754),
+    ],
+)
+def test_shipped_networks_have_the_published_sizes(name, input_shape, parameters):
+    """LeNet-5 with two norms; ResNet-20 with projections: 0.27 million, as He et al. 2016 have it."""
+    network = build_network(load_config(CONFIGS / f"{name}.yaml"), input_shape)
+    assert (network.parameter_count, network.output_shape) == (parameters, (10,))
+
+
+@pytest.mark.parametrize(
+    ("settings", "attributes"),
+    [
+        ({}, {"name": "fast", "isa": None, "exact": False}),
+        ({"isa": INSTRUCTION_SETS[0], "exact": True}, {"isa": INSTRUCTION_SETS[0], "exact": True}),
+        ({"backend": "naive", "exact": True, "threads": 3}, {"name": "naive", "threads": 3}),
+    ],
+)
+def test_backends(settings, attributes):
+    backend = build_backend(EngineConfig(**settings))
+    assert {key: getattr(backend, key) for key in attributes} == attributes
+
+
+def test_an_instruction_set_this_processor_lacks_is_refused():
+    with pytest.raises(ConfigError, match=r"^isa: 'sse9' is not one this processor runs; known: "):
+        build_backend(EngineConfig(isa="sse9"))
 
 
 def test_windows(config):

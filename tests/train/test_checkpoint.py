@@ -29,6 +29,7 @@ def make_checkpoint(progress=PROGRESS):
     return Checkpoint(
         Metadata(progress=progress, config_hash="ab" * 32, seed=231, engine={"backend": "naive"}),
         params={"linear1.weight": weight, "linear1.bias": np.array([0, -0.0], np.float32)},
+        statistics={"batchnorm1.running_mean": np.full(2, 0.5, np.float32)},
         slots={"m/linear1.weight": weight.T.copy().T, "v/linear1.weight": weight**2},
         scale=np.full(1, 1 / 255),
         shift=np.zeros((1, 1, 3)),
@@ -58,7 +59,7 @@ def test_round_trip_is_exact(content, tmp_path):
     loaded, original = unpack(content, tmp_path), make_checkpoint()
     assert loaded.metadata.progress == PROGRESS
     assert (loaded.metadata.seed, loaded.metadata.engine) == (231, {"backend": "naive"})
-    for group in ("params", "slots"):
+    for group in ("params", "statistics", "slots"):
         have, want = getattr(loaded, group), getattr(original, group)
         assert have.keys() == want.keys()
         for key in want:
@@ -78,6 +79,7 @@ def test_other_programs_can_open_it(content):
     assert set(tensors) == {
         "params/linear1.weight",
         "params/linear1.bias",
+        "statistics/batchnorm1.running_mean",
         "optimizer/m/linear1.weight",
         "optimizer/v/linear1.weight",
         "data/scale",
@@ -162,21 +164,27 @@ def test_a_missing_file_is_named(tmp_path):
     ],
 )
 def test_a_checkpoint_of_another_network_is_refused(change, reason):
-    checkpoint = make_checkpoint()
-    expected = dict(checkpoint.params)
-    checkpoint.check_fit(expected, checkpoint.slots)
+    checkpoint, other = make_checkpoint(), make_checkpoint()
+    checkpoint.check_fit(other)
     change(checkpoint.params)
     with pytest.raises(CheckpointError, match=reason):
-        checkpoint.check_fit(expected, checkpoint.slots)
+        checkpoint.check_fit(other)
+
+
+def test_statistics_of_another_network_are_refused():
+    checkpoint = make_checkpoint()
+    checkpoint.statistics.pop("batchnorm1.running_mean")
+    with pytest.raises(CheckpointError, match=r"batchnorm1\.running_mean is missing"):
+        checkpoint.check_fit(make_checkpoint())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("key", ["linear1.bias", "v/linear1.weight"])
+@pytest.mark.parametrize("key", ["linear1.bias", "v/linear1.weight", "batchnorm1.running_mean"])
 def test_finds_what_is_not_finite(key, value):
     checkpoint = make_checkpoint()
     assert checkpoint.find_nonfinite() is None
-    group = checkpoint.slots if "/" in key else checkpoint.params
-    group[key].flat[1] = value
+    groups = (checkpoint.params, checkpoint.statistics, checkpoint.slots)
+    next(group for group in groups if key in group)[key].flat[1] = value
     assert checkpoint.find_nonfinite() == key
 
 

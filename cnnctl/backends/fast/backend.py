@@ -4,27 +4,34 @@ A plan keeps activations and parameters in the inner layout from step to step;
 the stateless operations of the contract convert at both ends and run the same stages.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from cnnctl.backends import _kernels
-from cnnctl.backends.base import Backend
+from cnnctl.backends.base import Backend, SandwichGradients, SandwichOutputs
 from cnnctl.backends.fast.conv import ConvStage
-from cnnctl.backends.fast.elementwise import ReluStage
-from cnnctl.backends.fast.layout import ImageLayout, align, count_lanes, round_up
+from cnnctl.backends.fast.elementwise import ActivationStage, AddStage, DropoutStage
+from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout, align, count_lanes, round_up
 from cnnctl.backends.fast.linear import FlattenStage, LinearStage
 from cnnctl.backends.fast.loss import SoftmaxLoss
-from cnnctl.backends.fast.pooling import MaxPoolStage
+from cnnctl.backends.fast.norm import BatchNormStage, LrnStage
+from cnnctl.backends.fast.pooling import AveragePoolStage, MaxPoolStage
 from cnnctl.backends.specs import (
     Activation,
+    ActivationSpec,
+    AddSpec,
     Array,
+    BatchNormSpec,
     ConvSpec,
+    DropoutSpec,
     FlattenSpec,
     LinearSpec,
-    MaxPoolSpec,
-    ReluSpec,
+    LrnSpec,
+    Pool,
+    PoolSpec,
     Sandwich,
     Shape,
     Spec,
@@ -43,6 +50,8 @@ class FastBackend(Backend):
 
     Attributes:
         isa: an entry of `INSTRUCTION_SETS`; None takes the best.
+        exact: never to use Winograd's algorithm, whose rounding errors are some twenty times those
+            of the sum it replaces.
 
     Results are bit-identical for any number of threads; instruction sets differ in the
     last bits. Subnormal results may be flushed to zero.
@@ -50,6 +59,7 @@ class FastBackend(Backend):
 
     name: ClassVar[str] = "fast"
     isa: str | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,9 +74,9 @@ class FastBackend(Backend):
 
     # Stages
 
-    def create_layout(self, shape: Shape, dtype: Any, first: Spec) -> ImageLayout:
-        # A network's input keeps its few channels side by side where the first stage takes them so.
-        padded = not isinstance(first, (ConvSpec, LinearSpec))
+    def create_layout(self, shape: Shape, dtype: Any, consumers: Sequence[Spec]) -> ImageLayout:
+        # A network's input keeps its few channels side by side where its stages take them so.
+        padded = not all(isinstance(spec, (ConvSpec, LinearSpec)) for spec in consumers)
         return self._layout(shape, dtype, padded=padded)
 
     def _layout(self, shape: Shape, dtype: Any, *, padded: bool = True) -> ImageLayout:
@@ -76,13 +86,21 @@ class FastBackend(Backend):
         assert isinstance(layout, ImageLayout)
         match spec:
             case ConvSpec():
-                return ConvStage(spec, layout, dtype)
+                return ConvStage(spec, layout, self.exact)
             case LinearSpec():
                 return LinearStage(spec, layout, dtype)
-            case MaxPoolSpec():
-                return MaxPoolStage(spec, layout)
-            case ReluSpec():
-                return ReluStage(layout)
+            case PoolSpec(pool):
+                return MaxPoolStage(pool, layout) if pool.kind == "max" else AveragePoolStage(pool, layout)
+            case ActivationSpec():
+                return ActivationStage(spec, layout)
+            case BatchNormSpec():
+                return BatchNormStage(spec, layout)
+            case LrnSpec():
+                return LrnStage(spec, layout)
+            case DropoutSpec():
+                return DropoutStage(spec, layout)
+            case AddSpec():
+                return AddStage(layout)
             case FlattenSpec():
                 return FlattenStage(layout)
 
@@ -93,34 +111,67 @@ class FastBackend(Backend):
     # The contract's operations: one stage each, with buffers of its own
 
     def _conv_sandwich_forward(
-        self, x: Array, w: Array, b: Array | None, sandwich: Sandwich
-    ) -> tuple[Array, Array | None]:
-        stage = self._conv_stage(x, w, b, sandwich)
-        stage.forward(len(x))
-        index = stage.read_index(len(x)) if sandwich.pool else None
-        return stage.output.read(stage.buffers.y, len(x)), index
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None,
+        sandwich: Sandwich,
+        gamma: Array | None,
+        beta: Array | None,
+        r: Array | None,
+    ) -> SandwichOutputs:
+        stage = self._conv_stage(x, w, b, sandwich, gamma, beta, r)
+        stage.forward(len(x), training=True)
+        return stage.read_outputs(len(x))
+
+    def _conv_sandwich_inference(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None,
+        sandwich: Sandwich,
+        gamma: Array | None,
+        beta: Array | None,
+        r: Array | None,
+        mean: Array | None,
+        var: Array | None,
+    ) -> Array:
+        stage = self._conv_stage(x, w, b, sandwich, gamma, beta, r)
+        for key, value in (("running_mean", mean), ("running_var", var)):
+            if value is not None:
+                stage.statistics[key].load(value, stage.buffers.statistics[key])
+        stage.forward(len(x), training=False)
+        return stage.output.read(stage.buffers.y, len(x))
 
     def _conv_sandwich_backward(
         self,
         dy: Array,
         x: Array,
         w: Array,
-        y: Array,
-        index: Array | None,
+        outputs: SandwichOutputs,
         sandwich: Sandwich,
+        gamma: Array | None,
+        beta: Array | None,
+        r: Array | None,
         need_dx: bool,
-    ) -> tuple[Array | None, Array, Array]:
-        stage = self._conv_stage(x, w, np.zeros(len(w), w.dtype), sandwich)
-        _load_output(stage, dy, y)
-        if index is not None:
-            stage.load_index(index)
-        return _run_backward(stage, len(x), need_dx)
+    ) -> SandwichGradients:
+        stage = self._conv_stage(x, w, np.zeros(len(w), w.dtype), sandwich, gamma, beta, r)
+        _load_output(stage, dy, outputs.y)
+        stage.load_outputs(outputs)
+        if sandwich.residual:
+            stage.buffers.dr = np.empty((len(x), stage.z.size), x.dtype)
+        dx, dw, db, *dnorm = _run_backward(stage, len(x), need_dx)
+        assert dw is not None
+        assert db is not None
+        dgamma, dbeta = dnorm or (None, None)
+        dr = stage.buffers.dr
+        return SandwichGradients(dx, dw, db, dgamma, dbeta, None if dr is None else stage.z.read(dr, len(x)))
 
     def _linear_sandwich_forward(
         self, x: Array, w: Array, b: Array | None, activation: Activation | None
     ) -> Array:
         stage = self._linear_stage(x, w, b, activation)
-        stage.forward(len(x))
+        stage.forward(len(x), training=True)
         return stage.output.read(stage.buffers.y, len(x))
 
     def _linear_sandwich_backward(
@@ -128,12 +179,27 @@ class FastBackend(Backend):
     ) -> tuple[Array | None, Array, Array]:
         stage = self._linear_stage(x, w, np.zeros(len(w), w.dtype), activation)
         _load_output(stage, dy, y)
-        return _run_backward(stage, len(x), need_dx)
+        dx, dw, db = _run_backward(stage, len(x), need_dx)
+        assert dw is not None
+        assert db is not None
+        return dx, dw, db
 
-    def _conv_stage(self, x: Array, w: Array, b: Array | None, sandwich: Sandwich) -> ConvStage:
+    def _conv_stage(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None,
+        sandwich: Sandwich,
+        gamma: Array | None,
+        beta: Array | None,
+        r: Array | None,
+    ) -> ConvStage:
         layout = self._layout(x.shape[1:], x.dtype)
-        stage = ConvStage(ConvSpec(sandwich, len(w), b is not None), layout, x.dtype)
-        _allocate(stage, x, {"weight": w, "bias": b})
+        stage = ConvStage(ConvSpec(sandwich, len(w), b is not None), layout, self.exact)
+        _allocate(stage, x, {"weight": w, "bias": b, "gamma": gamma, "beta": beta})
+        if r is not None:
+            stage.buffers.r = np.empty((len(x), stage.z.size), x.dtype)
+            stage.z.load(r, stage.buffers.r)
         return stage
 
     def _linear_stage(
@@ -145,23 +211,25 @@ class FastBackend(Backend):
         return stage
 
     def _conv_forward(self, x: Array, w: Array, b: Array | None, window: Window, groups: int) -> Array:
-        return self._conv_sandwich_forward(x, w, b, Sandwich(window, groups))[0]
+        return self._conv_sandwich_forward(x, w, b, Sandwich(window, groups), None, None, None).y
 
     def _conv_backward(
         self, dy: Array, x: Array, w: Array, window: Window, groups: int, need_dx: bool
     ) -> tuple[Array | None, Array, Array]:
-        return self._conv_sandwich_backward(dy, x, w, dy, None, Sandwich(window, groups), need_dx)
+        sandwich, outputs = Sandwich(window, groups), SandwichOutputs(dy)
+        gradients = self._conv_sandwich_backward(dy, x, w, outputs, sandwich, None, None, None, need_dx)
+        return gradients.dx, gradients.dw, gradients.db
 
     def _maxpool_forward(self, x: Array, window: Window) -> tuple[Array, Array]:
-        stage = MaxPoolStage(MaxPoolSpec(window), self._layout(x.shape[1:], x.dtype))
+        stage = MaxPoolStage(Pool("max", window), self._layout(x.shape[1:], x.dtype))
         _allocate(stage, x, {})
-        stage.forward(len(x))
+        stage.forward(len(x), training=True)
         return stage.output.read(stage.buffers.y, len(x)), stage.read_index(len(x))
 
     def _maxpool_backward(
         self, dy: Array, index: Array, x_shape: tuple[int, int, int, int], window: Window
     ) -> Array:
-        stage = MaxPoolStage(MaxPoolSpec(window), self._layout(x_shape[1:], dy.dtype))
+        stage = MaxPoolStage(Pool("max", window), self._layout(x_shape[1:], dy.dtype))
         _allocate(stage, np.zeros(x_shape, dy.dtype), {})
         _load_output(stage, dy, dy)
         stage.load_index(index)
@@ -177,38 +245,99 @@ class FastBackend(Backend):
     ) -> tuple[Array | None, Array, Array]:
         return self._linear_sandwich_backward(dy, x, w, dy, None, need_dx)
 
-    def _relu_forward(self, x: Array) -> Array:
-        padded = self._pad(x)
-        self.kernels(x.dtype).relu_forward(padded.size, padded, padded)
+    def _avgpool_forward(self, x: Array, window: Window) -> Array:
+        stage = AveragePoolStage(Pool("average", window), self._layout(x.shape[1:], x.dtype))
+        _allocate(stage, x, {})
+        return _run_forward(stage, len(x))
+
+    def _avgpool_backward(self, dy: Array, x_shape: tuple[int, int, int, int], window: Window) -> Array:
+        stage = AveragePoolStage(Pool("average", window), self._layout(x_shape[1:], dy.dtype))
+        _allocate(stage, np.zeros(x_shape, dy.dtype), {})
+        return _find_dx(stage, dy)
+
+    def _activation_forward(self, x: Array, activation: Activation) -> Array:
+        padded, shape = self._pad(x)
+        self.kernels(x.dtype).activation_forward(ACTIVATIONS.index(activation), shape, 1, padded, padded)
         return padded[: x.size].reshape(x.shape)
 
-    def _relu_backward(self, dy: Array, y: Array) -> Array:
-        gradient, output = self._pad(dy), self._pad(y)
-        self.kernels(dy.dtype).relu_backward(gradient.size, gradient, output, gradient)
+    def _activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array:
+        gradient, shape = self._pad(dy)
+        known, _ = self._pad(x if activation == "gelu" else y)
+        self.kernels(dy.dtype).activation_backward(
+            ACTIVATIONS.index(activation), shape, 1, gradient, known, gradient
+        )
         return gradient[: dy.size].reshape(dy.shape)
 
     @staticmethod
-    def _pad(array: Array) -> Array:
-        """A flat copy whose length is a multiple of the lanes."""
+    def _pad(array: Array) -> tuple[Array, tuple[int, int, int, int, int]]:
+        """A flat copy whose length is a multiple of the lanes, and its extents as one image."""
         padded = np.zeros(round_up(array.size, count_lanes(array.dtype)), array.dtype)
         padded[: array.size] = array.reshape(-1)
-        return padded
+        return padded, (1, 1, array.size, padded.size, padded.size)
+
+    def _batchnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        stage = self._batchnorm_stage(x, eps, weight=gamma, bias=beta)
+        y = _run_forward(stage, len(x))
+        mean, var = (stage.buffers.saved[key][: len(gamma)].copy() for key in ("mean", "var"))
+        return y, mean, var
+
+    def _batchnorm_inference(
+        self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float
+    ) -> Array:
+        stage = self._batchnorm_stage(x, eps, weight=gamma, bias=beta, running_mean=mean, running_var=var)
+        stage.forward(len(x), training=False)
+        return stage.output.read(stage.buffers.y, len(x))
+
+    def _batchnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+    ) -> tuple[Array, Array, Array]:
+        stage = self._batchnorm_stage(x, eps, weight=gamma, bias=gamma)
+        for key, value in (("mean", mean), ("var", var)):
+            stage.buffers.saved[key][: len(gamma)] = value
+        _load_output(stage, dy, dy)
+        dx, dgamma, dbeta = _run_backward(stage, len(x), True)
+        assert dx is not None
+        assert dgamma is not None
+        assert dbeta is not None
+        return dx, dgamma, dbeta
+
+    def _batchnorm_stage(self, x: Array, eps: float, **arrays: Array) -> BatchNormStage:
+        stage = BatchNormStage(BatchNormSpec(eps), self._layout(x.shape[1:], x.dtype))
+        _allocate(stage, x, arrays)
+        return stage
+
+    def _lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        stage = LrnStage(LrnSpec(size, alpha, beta, k), self._layout(x.shape[1:], x.dtype))
+        _allocate(stage, x, {})
+        return _run_forward(stage, len(x))
+
+    def _lrn_backward(self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        stage = LrnStage(LrnSpec(size, alpha, beta, k), self._layout(x.shape[1:], x.dtype))
+        _allocate(stage, x, {})
+        return _find_dx(stage, dy)
+
+    def _dropout(self, x: Array, rate: float, seed: int) -> Array:
+        stage = DropoutStage(DropoutSpec(rate, seed), self._layout(x.shape[1:], x.dtype))
+        _allocate(stage, x, {})
+        return _run_forward(stage, len(x))
 
     def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
         n, classes = scores.shape
-        p = np.empty((n, classes), scores.dtype)
-        loss, _ = self.kernels(scores.dtype).softmax_forward(
-            n, classes, classes, align(scores), align(labels, np.int64), p
-        )
-        return loss, p
+        layout = self._layout((classes,), scores.dtype)
+        p = np.empty((n, layout.size), scores.dtype)
+        layout.load(scores, p)
+        loss, _ = layout.kernels.softmax_forward(n, classes, layout.size, p, align(labels, np.int64), p)
+        return loss, layout.read(p, n)
 
     def _softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array:
         n, classes = p.shape
-        dscores = np.empty((n, classes), p.dtype)
-        self.kernels(p.dtype).softmax_backward(
-            n, classes, classes, align(p), align(labels, np.int64), dscores
-        )
-        return dscores
+        layout = self._layout((classes,), p.dtype)
+        rows = np.empty((n, layout.size), p.dtype)
+        layout.load(p, rows)
+        layout.kernels.softmax_backward(n, classes, layout.size, rows, align(labels, np.int64), rows)
+        return layout.read(rows, n)
 
     def _sgd_update(
         self, w: Array, dw: Array, velocity: Array, lr: float, momentum: float, nesterov: bool, l2: float
@@ -241,22 +370,43 @@ def _block_sums(w: Array) -> Array:
     return np.empty(-(-w.size // _kernels.UPDATE_BLOCK), np.float64)
 
 
-def _allocate(stage: Stage, x: Array, params: dict[str, Array | None]) -> None:
-    """Give a stage buffers of its own, x and the parameters filled in."""
+def _allocate(stage: Stage, x: Array, arrays: Mapping[str, Array | None]) -> None:
+    """Give a stage buffers of its own, x, parameters and such statistics as are given filled in."""
     n, dtype = len(x), x.dtype
     buffers = Buffers(
         x=np.empty((n, stage.input.size), dtype),
         y=np.empty((n, stage.output.size), dtype),
         params={key: np.zeros(p.inner, dtype) for key, p in stage.parameters.items()},
-        saved={key: np.zeros((n, size), kind) for key, (size, kind) in stage.saved.items()},
+        statistics={key: np.zeros(p.inner, dtype) for key, p in stage.statistics.items()},
+        saved={
+            **{key: np.zeros((n, size), kind or dtype) for key, (size, kind) in stage.saved.items()},
+            **{key: np.zeros(size, kind or dtype) for key, (size, kind) in stage.saved_once.items()},
+        },
         scratch=np.empty(stage.scratch_elements(n), dtype),
     )
     stage.input.load(x, buffers.x)
     for key, layout in stage.parameters.items():
-        value = params[key]
+        value = arrays[key]
         assert value is not None
         layout.load(value, buffers.params[key])
+    for key, layout in stage.statistics.items():
+        value = arrays.get(key)
+        if value is not None:
+            layout.load(value, buffers.statistics[key])
     stage.buffers = buffers
+
+
+def _run_forward(stage: Stage, n: int) -> Array:
+    stage.forward(n, training=True)
+    return stage.output.read(stage.buffers.y, n)
+
+
+def _find_dx(stage: Stage, dy: Array) -> Array:
+    """dx of a stage that needs neither y nor parameters."""
+    _load_output(stage, dy, dy)
+    dx, *_ = _run_backward(stage, len(dy), True)
+    assert dx is not None
+    return dx
 
 
 def _load_output(stage: Stage, dy: Array, y: Array) -> None:
@@ -265,11 +415,12 @@ def _load_output(stage: Stage, dy: Array, y: Array) -> None:
     stage.output.load(y, stage.buffers.y)
 
 
-def _run_backward(stage: Stage, n: int, need_dx: bool) -> tuple[Array | None, Array, Array]:
+def _run_backward(stage: Stage, n: int, need_dx: bool) -> list[Array | None]:
+    """dx and the gradients of the parameters in their order."""
     b = stage.buffers
     b.grads = {key: np.empty_like(value) for key, value in b.params.items()}
     b.dx = np.empty_like(b.x) if need_dx else None
     stage.backward(n)
     dx = stage.input.read(b.dx, n) if b.dx is not None else None
     gradients = [layout.read(b.grads[key]) for key, layout in stage.parameters.items()]
-    return (dx, *gradients)  # type: ignore[return-value]
+    return [dx, *gradients]

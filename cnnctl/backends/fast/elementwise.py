@@ -1,22 +1,69 @@
-"""Activations on their own, as stages."""
+"""Activations, dropout and sums on their own, as stages."""
 
-from cnnctl.backends.fast.layout import ImageLayout
+import numpy as np
+
+from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout
+from cnnctl.backends.specs import ActivationSpec, DropoutSpec, mix_seed
 from cnnctl.backends.stage import Stage
 
 
-class ReluStage(Stage):
-    """A ReLU on its own."""
+class ActivationStage(Stage):
+    """An activation on its own."""
 
     input: ImageLayout
 
-    def __init__(self, layout: ImageLayout) -> None:
-        self.input = self.output = layout
-        self.parameters, self.saved = {}, {}
+    def __init__(self, spec: ActivationSpec, layout: ImageLayout) -> None:
+        super().__init__(layout, layout)
+        self.kind = ACTIVATIONS.index(spec.activation)
+        self.needs_x = spec.activation == "gelu"
 
-    def forward(self, n: int) -> None:
-        self.input.kernels.relu_forward(n * self.input.size, self.buffers.x, self.buffers.y)
+    def forward(self, n: int, training: bool) -> None:
+        layout, b = self.input, self.buffers
+        layout.kernels.activation_forward(self.kind, layout.extents, n, b.x, b.y)
+
+    def backward(self, n: int) -> None:
+        layout, b = self.input, self.buffers
+        if b.dx is not None:
+            known = b.x if self.needs_x else b.y
+            layout.kernels.activation_backward(self.kind, layout.extents, n, b.dy, known, b.dx)
+
+
+class DropoutStage(Stage):
+    """Dropout; whoever trains sets `seed` before each step."""
+
+    input: ImageLayout
+
+    def __init__(self, spec: DropoutSpec, layout: ImageLayout) -> None:
+        super().__init__(layout, layout)
+        self.rate, self.seed = spec.rate, spec.seed
+
+    def forward(self, n: int, training: bool) -> None:
+        layout, b = self.input, self.buffers
+        if training:
+            layout.kernels.dropout(layout.extents, n, self.rate, mix_seed(self.seed, 0), b.x, b.y)
+        else:
+            b.y[:n] = b.x[:n]
+
+    def backward(self, n: int) -> None:
+        layout, b = self.input, self.buffers
+        if b.dx is not None:
+            layout.kernels.dropout(layout.extents, n, self.rate, mix_seed(self.seed, 0), b.dy, b.dx)
+
+
+class AddStage(Stage):
+    """x + r, for branches that no convolution could take into its own."""
+
+    def __init__(self, layout: ImageLayout) -> None:
+        super().__init__(layout, layout)
+
+    def forward(self, n: int, training: bool) -> None:
+        b = self.buffers
+        assert b.r is not None
+        np.add(b.x[:n], b.r[:n], out=b.y[:n])
 
     def backward(self, n: int) -> None:
         b = self.buffers
-        if b.dx is not None:
-            self.input.kernels.relu_backward(n * self.input.size, b.dy, b.y, b.dx)
+        assert b.dy is not None
+        for gradient in (b.dx, b.dr):
+            if gradient is not None:
+                gradient[:n] = b.dy[:n]

@@ -5,8 +5,11 @@ from typing import Any
 import numpy as np
 
 from cnnctl.backends import _kernels
-from cnnctl.backends.specs import Array, Shape
+from cnnctl.backends.specs import Array, RawImages, Shape
 from cnnctl.backends.stage import Layout
+
+ACTIVATIONS = (None, "relu", "tanh", "sigmoid", "gelu")
+"""In the order of the kernels' enumeration."""
 
 
 def align(array: Array, dtype: Any = None) -> Array:
@@ -51,6 +54,20 @@ class ImageLayout(Layout):
 
     def load(self, images: Array, buffer: Array) -> None:
         self.kernels.import_images(self.extents, len(images), align(images), buffer)
+
+    def prepare(self, images: RawImages, buffer: Array) -> None:
+        pixels = images.pixels
+        self.kernels.prepare_images(
+            self.extents,
+            len(images),
+            align(pixels),
+            pixels.dtype == np.uint8,
+            align(images.chosen),
+            None if images.moves is None else align(images.moves),
+            align(images.scale),
+            align(images.shift),
+            buffer,
+        )
 
     def read(self, buffer: Array, n: int) -> Array:
         images = np.empty((n, *self.shape), buffer.dtype)

@@ -6,39 +6,48 @@ from typing import Any
 import numpy as np
 
 from cnnctl.backends import _kernels
-from cnnctl.backends.fast.layout import ImageLayout
+from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout
 from cnnctl.backends.specs import LinearSpec
 from cnnctl.backends.stage import ParameterLayout, Stage
 
 
 class LinearStage(Stage):
-    """A fully connected layer with bias and ReLU; weights [out][in], `in` ordered as the images lie."""
+    """A fully connected layer with bias and activation; weights [out][in], `in` ordered as the images lie.
+
+    ReLU is part of the kernel; another activation is a pass over its few outputs.
+    """
 
     output: ImageLayout
 
     def __init__(self, spec: LinearSpec, layout: ImageLayout, dtype: Any) -> None:
         units = spec.units
-        self.input, self.output, self.saved = layout, layout.like((units,)), {}
+        super().__init__(layout, layout.like((units,)))
         self.parameters = {
             "weight": ParameterLayout((units, prod(layout.shape)), (units, layout.size), layout.view)
         }
         row = self.output.size
         if spec.bias:
             self.parameters["bias"] = ParameterLayout((units,), (row,), lambda inner: inner[:units])
-        self.kernel = _kernels.LinearKernel(
-            layout.kernels, layout.size, units, row, spec.activation is not None
-        )
+        relu = spec.activation == "relu"
+        self.kernel = _kernels.LinearKernel(layout.kernels, layout.size, units, row, relu)
+        self.activation = None if relu else spec.activation
         self.unused_db = np.empty(row, dtype)
 
     def scratch_elements(self, batch_size: int) -> int:
         return int(self.kernel.scratch(batch_size))
 
-    def forward(self, n: int) -> None:
+    def forward(self, n: int, training: bool) -> None:
         b = self.buffers
         self.kernel.forward(n, b.x, b.params["weight"], b.params.get("bias"), b.y, b.scratch)
+        if self.activation:
+            y, kind = self.output, ACTIVATIONS.index(self.activation)
+            y.kernels.activation_forward(kind, y.extents, n, b.y, b.y)
 
     def backward(self, n: int) -> None:
         b = self.buffers
+        if self.activation:  # nobody else reads this dy
+            y, kind = self.output, ACTIVATIONS.index(self.activation)
+            y.kernels.activation_backward(kind, y.extents, n, b.dy, b.y, b.dy)
         self.kernel.backward(
             n,
             b.dy,
@@ -59,10 +68,9 @@ class FlattenStage(Stage):
     output: ImageLayout
 
     def __init__(self, layout: ImageLayout) -> None:
-        self.input, self.output = layout, layout.like((prod(layout.shape),))
-        self.parameters, self.saved = {}, {}
+        super().__init__(layout, layout.like((prod(layout.shape),)))
 
-    def forward(self, n: int) -> None:
+    def forward(self, n: int, training: bool) -> None:
         b = self.buffers
         self.output.load(self.input.read(b.x, n).reshape(n, *self.output.shape), b.y)
 

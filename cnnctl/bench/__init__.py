@@ -1,0 +1,1 @@
+"""Measuring: the machine's limits, a network's operations, whole steps beside a peer. Prints nothing."""

@@ -1,0 +1,68 @@
+"""Dropout: in training, elements are cleared at random."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cnnctl.backends.base import Backend
+from cnnctl.backends.specs import Array, DropoutSpec, Spec, mix_seed
+from cnnctl.errors import check_real
+from cnnctl.nn.initializers import Initializer
+from cnnctl.nn.layer import Layer, Shape
+
+
+class Dropout(Layer):
+    """y = x / (1 - rate) or, with probability `rate`, 0; outside training y = x.
+
+    Every element is decided by itself, anew in every training pass: pass number i has the mask
+    of `mix_seed(seed, i)`. Shapes: x (N,C,H,W) or (N,D) -> y likewise.
+
+    Args:
+        rate: share of the elements cleared, in [0, 1).
+
+    Attributes:
+        seed: drawn when the network is built.
+        passes: training passes so far.
+
+    Raises ConfigError for a rate out of range. Source: Srivastava et al. 2014.
+    """
+
+    kind: ClassVar[str] = "dropout"
+
+    def __init__(self, rate: float = 0.5, name: str | None = None) -> None:
+        super().__init__(name)
+        check_real("rate", rate, 0, 1)
+        self.rate = rate
+        self.seed = self.passes = 0
+
+    @property
+    def spec(self) -> Spec:
+        return DropoutSpec(self.rate, self.seed)
+
+    def infer_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def _draw_params(
+        self,
+        input_shape: Shape,
+        dtype: np.dtype[Any],
+        rng: np.random.Generator,
+        init: Initializer | None,
+    ) -> dict[str, Array]:
+        self.seed = int(rng.integers(2**63))
+        return {}
+
+    def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
+        if not training:
+            return x, ()
+        self.passes += 1
+        return backend.dropout(x, self.rate, self._find_seed()), ()
+
+    def _backward(
+        self, dy: Array, saved: tuple[Array, ...], backend: Backend, need_dx: bool
+    ) -> tuple[Array | None, dict[str, Array]]:
+        return backend.dropout(dy, self.rate, self._find_seed()), {}
+
+    def _find_seed(self) -> int:
+        """That of the last training pass."""
+        return mix_seed(self.seed, self.passes - 1)
