@@ -15,7 +15,7 @@
 
 /* Where the parts of the scratch begin, in reals. Shared parts first, then each worker's. */
 typedef struct {
-    ptrdiff_t filters, folded, bias, scale, shift, from_z, from_one, moments, partial, shared;
+    ptrdiff_t filters, folded, bias, scale, shift, from_z, from_one, moments, partial, du, shared;
     ptrdiff_t image, z, dz, gradient, winograd, worker;
     ptrdiff_t chunks, group; /* of the batch, backward; images handled at a time */
 } layout;
@@ -61,6 +61,11 @@ static ptrdiff_t take(ptrdiff_t *end, ptrdiff_t reals) {
 
 #define DOUBLES (ptrdiff_t)(sizeof(double) / sizeof(real))
 
+/* Both sweeps of norm's gradient need du: computed once where that costs more than memory does. */
+static int keeps_gradient(const conv_shape *s) {
+    return s->norm && !s->residual && s->activation > ACTIVATION_RELU;
+}
+
 static layout lay_out(const conv_shape *s, ptrdiff_t n) {
     product p = forward_product(s);
     ptrdiff_t weights = weight_count(s), products = count_products(s);
@@ -86,6 +91,7 @@ static layout lay_out(const conv_shape *s, ptrdiff_t n) {
     l.from_one = take(&end, s->z.pixel);
     l.moments = take(&end, s->norm ? 2 * n * s->z.pixel * DOUBLES : 0);
     l.partial = take(&end, l.chunks * (weights + s->z.pixel));
+    l.du = take(&end, keeps_gradient(s) ? n * s->z.image : 0);
     l.shared = end;
     end = 0;
     l.image = take(&end, uses_winograd(s) ? 0 : s->x.H * padded_line(s));
@@ -141,20 +147,31 @@ static void convolve(const conv_job *job, ptrdiff_t first, ptrdiff_t count, int 
     }
 }
 
+#define CHAINS 4 /* sums side by side, so that none waits for the addition before */
+
 /* Per channel of one image: the mean, and the squared distances from it. */
 static void find_moments(const image_shape *s, const real *z, double *mean, double *squares) {
-    ptrdiff_t pixels = s->H * s->W;
+    ptrdiff_t pixels = s->H * s->W, whole = pixels / CHAINS * CHAINS;
     for (ptrdiff_t c = 0; c < s->pixel; c += VLEN) {
-        vec origin = load(z + c), sum = {0}, square = {0}; /* a value near the mean keeps digits */
-        for (ptrdiff_t i = 0; i < pixels; i++) {
+        vec origin = load(z + c); /* a value near the mean keeps digits */
+        vec sum[CHAINS] = {0}, square[CHAINS] = {0};
+        for (ptrdiff_t i = 0; i < whole; i += CHAINS)
+            UNROLLED (j, CHAINS) {
+                vec off = load(z + (i + j) * s->pixel + c) - origin;
+                sum[j] += off;
+                square[j] += off * off;
+            }
+        for (ptrdiff_t i = whole; i < pixels; i++) {
             vec off = load(z + i * s->pixel + c) - origin;
-            sum += off;
-            square += off * off;
+            sum[0] += off;
+            square[0] += off * off;
         }
+        vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+        vec all_squares = (square[0] + square[1]) + (square[2] + square[3]);
         for (ptrdiff_t lane = 0; lane < VLEN; lane++) {
-            double offset = (double)sum[lane] / (double)pixels;
+            double offset = (double)all[lane] / (double)pixels;
             mean[c + lane] = (double)origin[lane] + offset;
-            squares[c + lane] = (double)square[lane] - (double)pixels * offset * offset;
+            squares[c + lane] = (double)all_squares[lane] - (double)pixels * offset * offset;
         }
     }
 }
@@ -343,7 +360,13 @@ INLINE void sum_pixels(const ptrdiff_t vectors, const image_shape *s, const real
         }
 }
 
-/* First sweep of norm's gradient: a chunk's sums; a residual's gradient is finished with it. */
+/* Where the first sweep leaves du for the second, if anywhere. */
+static real *kept_gradient(const conv_job *job, ptrdiff_t n) {
+    if (job->g->dr)
+        return (real *)job->g->dr + n * job->s->z.image;
+    return keeps_gradient(job->s) ? job->scratch + job->l.du + n * job->s->z.image : NULL;
+}
+
 static void sum_chunk(const void *context, ptrdiff_t chunk, int worker) {
     const conv_job *job = context;
     const conv_shape *s = job->s;
@@ -351,10 +374,10 @@ static void sum_chunk(const void *context, ptrdiff_t chunk, int worker) {
     double *sums = (double *)(job->scratch + job->l.moments) + 2 * chunk * s->z.pixel;
     memset(sums, 0, (size_t)(2 * s->z.pixel) * sizeof(double));
     for (ptrdiff_t n = chunk_start(job, chunk); n < chunk_start(job, chunk + 1); n++) {
-        real *dr = job->g->dr ? (real *)job->g->dr + n * s->z.image : NULL;
-        const real *du = undo(job, n, dr ? dr : dz), *z = (const real *)job->a->z + n * s->z.image;
-        if (dr && du != dr)
-            memcpy(dr, du, (size_t)s->z.image * sizeof(real));
+        real *kept = kept_gradient(job, n);
+        const real *du = undo(job, n, kept ? kept : dz), *z = (const real *)job->a->z + n * s->z.image;
+        if (kept && du != kept)
+            memcpy(kept, du, (size_t)s->z.image * sizeof(real));
         ptrdiff_t c = 0;
         for (; c + 4 * VLEN <= s->z.pixel; c += 4 * VLEN)
             sum_pixels(4, &s->z, du, z, job->a->mean, c, sums);
@@ -400,7 +423,8 @@ static const real *find_dz(const conv_job *job, ptrdiff_t n, real *dz) {
         memcpy(dz, du, (size_t)size * sizeof(real));
         return dz;
     }
-    const real *du = dr ? dr : undo(job, n, dz), *z = (const real *)job->a->z + n * s->z.image;
+    const real *kept = kept_gradient(job, n), *du = kept ? kept : undo(job, n, dz);
+    const real *z = (const real *)job->a->z + n * s->z.image;
     const real *from_z = job->scratch + job->l.from_z, *from_one = job->scratch + job->l.from_one;
     for (ptrdiff_t at = 0; at < size; at += s->z.pixel)
         for (ptrdiff_t c = 0; c < s->z.pixel; c += VLEN)

@@ -9,55 +9,61 @@
 #include "pool.h"
 #include "transpose.h"
 
+#define FEW 2       /* images that a panel would not pay for */
+#define FEW_OUTS 16 /* outputs a task computes of so few */
+
 #define PANEL_OUTS (2 * PAIRS) /* outputs of a transposed panel */
-#define OUT_BLOCK 128          /* outputs a forward task computes, and rows of w that backward packs */
-#define DEPTH_BLOCK 384  /* reals of a row that forward multiplies at a time, with their panel in cache */
-#define MAX_PARTS 8      /* into no more of them, */
+#define OUT_BLOCK 128          /* outputs a forward task computes; rows of w that backward packs */
+#define DEPTH_BLOCK 384  /* reals of a row that forward multiplies at a time; panel and rows stay in cache */
+#define MAX_PARTS 8      /* forward cuts rows of x into no more parts, */
 #define FORWARD_TASKS 16 /* and not where blocks of outputs make that many tasks */
-#define STRIP                                                                                                \
-    ((ptrdiff_t)(2048 / sizeof(real))) /* columns of a strip: runs that processors prefetch well             \
-                                        */
-#define STRIP_REALS (1 << 17)          /* of a strip of x and a block of w: a second-level cache holds them */
-#define STRIPS 8                       /* tasks to cut backward into, as long as strips stay half as wide */
-#define AHEAD_DEPTH 128                /* depth a forward tile goes between prefetches, */
-#define AHEAD_STEPS 24                 /* and a gradient's: all at once they would hold it up */
-#define SUM_ROWS 16                    /* rows of y that a task finishes */
-#define SUM_COLUMNS 64                 /* columns of dz that a task computes and sums */
+#define AHEAD_DEPTH 128  /* reals a forward tile goes on between prefetches: all at once would stall it */
+
+#define STRIP (32 * LANES)    /* columns of a strip at most: 2 KiB, a run that processors prefetch well */
+#define STRIP_REALS (1 << 17) /* of x and of a block of w: a second-level cache holds them */
+#define STRIPS 8              /* tasks backward is cut into as long as strips stay half as wide */
+#define AHEAD_STEPS 24        /* of a gradient's tile between prefetches */
+
+#define SUM_ROWS 16    /* rows of y that a task finishes */
+#define SUM_COLUMNS 64 /* columns of dz that a task computes and sums */
 
 typedef struct {
     const linear_shape *s;
     ptrdiff_t n;
-    ptrdiff_t blocks, parts, part_depth;     /* of forward */
-    ptrdiff_t strips, strip_columns, dz_row; /* of backward */
+    ptrdiff_t blocks, parts, part_depth;                 /* of forward */
+    ptrdiff_t strips, strip_rows, strip_columns, dz_row; /* of backward */
     const real *x, *w, *b, *y, *dy;
     real *out, *dx, *dw, *db, *scratch;
 } linear_job;
 
 static linear_job plan_job(const linear_shape *s, ptrdiff_t n, void *scratch) {
-    ptrdiff_t blocks = ceil_div(s->out, OUT_BLOCK);
-    ptrdiff_t parts = at_most(at_most(MAX_PARTS, FORWARD_TASKS / blocks), ceil_div(s->in, DEPTH_BLOCK));
+    ptrdiff_t blocks = ceil_div(s->out, OUT_BLOCK), tasks = n > FEW ? FORWARD_TASKS : 1;
+    ptrdiff_t parts = at_most(at_most(MAX_PARTS, tasks / blocks), ceil_div(s->in, DEPTH_BLOCK));
     ptrdiff_t part_depth = round_up(ceil_div(s->in, at_least(1, parts)), LANES);
-    ptrdiff_t panels = ceil_div(s->in, PANEL);
-    ptrdiff_t strip_panels = at_least(1, at_most(STRIP, STRIP_REALS / (n + OUT_BLOCK)) / PANEL);
-    ptrdiff_t strips = at_least(ceil_div(panels, strip_panels), at_most(STRIPS, ceil_div(2 * s->in, STRIP)));
-    strips = at_most(strips, panels);
+    ptrdiff_t panels = ceil_div(s->in, PANEL), strip_rows = n + at_most(OUT_BLOCK, s->out);
+    ptrdiff_t strip_panels = at_most(STRIP, STRIP_REALS / strip_rows) / PANEL;
+    ptrdiff_t strips = at_least(ceil_div(panels, at_least(1, strip_panels)),
+                                at_most(at_most(STRIPS, panels), ceil_div(2 * s->in, STRIP)));
     return (linear_job){.s = s,
                         .n = n,
                         .blocks = blocks,
                         .parts = ceil_div(s->in, part_depth),
                         .part_depth = part_depth,
                         .strips = strips,
+                        .strip_rows = strip_rows,
                         .strip_columns = ceil_div(panels, strips) * PANEL,
-                        .dz_row = (s->y_row / LANES | 1) * LANES,
+                        .dz_row = (s->y_row / LANES | 1) * LANES, /* odd: its rows spread over the cache */
                         .scratch = scratch};
 }
 
 /* Forward keeps the sums of all parts but the first, up to 7 times y, and a panel a worker, 48 KiB;
- * backward keeps dz and, a worker, a strip of x and a block of w, STRIP_REALS or one panel. */
+ * backward keeps dz and, a worker, a strip of x and of a block of w: STRIP_REALS or one panel of each.
+ * What is enough for n images is enough for fewer. */
 ptrdiff_t NAME(linear_scratch)(const linear_shape *s, ptrdiff_t n, int threads) {
-    linear_job job = plan_job(s, n, NULL);
-    ptrdiff_t forward = (job.parts - 1) * n * s->y_row + threads * DEPTH_BLOCK / PAIR * PANEL;
-    ptrdiff_t backward = n * job.dz_row + threads * (n + OUT_BLOCK) * job.strip_columns;
+    linear_job job = plan_job(s, at_least(n, FEW + 1), NULL);
+    ptrdiff_t forward = (job.parts - 1) * job.n * s->y_row + threads * DEPTH_BLOCK / PAIR * PANEL;
+    ptrdiff_t strip = at_most(STRIP_REALS, job.strip_rows * at_most(STRIP, round_up(s->in, PANEL)));
+    ptrdiff_t backward = job.n * job.dz_row + threads * at_least(strip, job.strip_rows * PANEL);
     return at_least(forward, backward);
 }
 
@@ -164,6 +170,29 @@ static void forward_block(const void *context, ptrdiff_t task, int worker) {
     }
 }
 
+/* Sums of some outputs for up to FEW images: plain dot products. */
+static void forward_few(const void *context, ptrdiff_t task, int worker) {
+    (void)worker;
+    const linear_job *job = context;
+    const linear_shape *s = job->s;
+    for (ptrdiff_t o = task * FEW_OUTS; o < at_most(s->out, (task + 1) * FEW_OUTS); o++)
+        for (ptrdiff_t n = 0; n < job->n; n++) {
+            const real *x = job->x + n * s->in, *w = job->w + o * s->in;
+            vec sums[4] = {{0}}; /* a single one would wait for itself */
+            ptrdiff_t k = 0;
+            for (; k + 4 * VLEN <= s->in; k += 4 * VLEN)
+                UNROLLED (i, 4)
+                    sums[i] += load(x + k + i * VLEN) * load(w + k + i * VLEN);
+            for (; k < s->in; k += VLEN)
+                sums[0] += load(x + k) * load(w + k);
+            vec lanes = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+            real sum = 0;
+            UNROLLED (lane, VLEN)
+                sum += lanes[lane];
+            job->out[n * s->y_row + o] = sum;
+        }
+}
+
 /* All bits of the first `count` lanes. */
 INLINE mask first_lanes(ptrdiff_t count) {
     mask lane;
@@ -194,7 +223,10 @@ void NAME(linear_forward)(const linear_shape *s, int threads, ptrdiff_t n, const
                           const void *b, void *y, void *scratch) {
     linear_job job = plan_job(s, n, scratch);
     job.x = x, job.w = w, job.b = b, job.out = y;
-    pool_run(threads, job.blocks * job.parts, forward_block, &job);
+    if (n <= FEW)
+        pool_run(threads, ceil_div(s->out, FEW_OUTS), forward_few, &job);
+    else
+        pool_run(threads, job.blocks * job.parts, forward_block, &job);
     pool_run(threads, ceil_div(n, SUM_ROWS), finish_rows, &job);
 }
 
@@ -212,7 +244,7 @@ static void mask_columns(const void *context, ptrdiff_t task, int worker) {
     const linear_job *job = context;
     ptrdiff_t end = at_most(job->s->y_row, (task + 1) * SUM_COLUMNS);
     for (ptrdiff_t o = task * SUM_COLUMNS; o < end; o += VLEN) {
-        vec sums[4] = {{0}}; /* a single one would wait for itself */
+        vec sums[4] = {{0}};
         ptrdiff_t n = 0;
         for (; n + 4 <= job->n; n += 4)
             UNROLLED (i, 4)
@@ -272,7 +304,7 @@ static void backward_strip(const void *context, ptrdiff_t task, int worker) {
     ptrdiff_t panels = ceil_div(s->in, PANEL), first = tile_start(panels, job->strips, task) * PANEL;
     ptrdiff_t columns = at_most(s->in, tile_start(panels, job->strips, task + 1) * PANEL) - first;
     const real *dz = job->scratch;
-    real *x = job->scratch + job->n * job->dz_row + worker * (job->n + OUT_BLOCK) * job->strip_columns;
+    real *x = job->scratch + job->n * job->dz_row + worker * job->strip_rows * job->strip_columns;
     real *w = x + job->n * job->strip_columns;
     pack_strip(job->n, columns, job->x + first, s->in, x, job->n);
     for (ptrdiff_t block = 0; block < s->out; block += OUT_BLOCK) {

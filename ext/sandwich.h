@@ -35,6 +35,11 @@ static int tiles_image(const window_shape *w, const image_shape *x, const image_
            y->W * w->kernel_w <= x->W;
 }
 
+/* The usual pool: 2x2 windows side by side. */
+static int pools_pairs(const conv_shape *s) {
+    return s->pool.kernel_h == 2 && s->pool.kernel_w == 2 && tiles_image(&s->pool, &s->z, &s->y);
+}
+
 typedef struct {
     const conv_shape *s;
     const real *scale, *shift; /* NULL: 1 and 0 */
@@ -54,6 +59,13 @@ INLINE mask fill_mask(ptrdiff_t value) { return (real_int)value - (mask){0}; }
 typedef tap_index index_vec
     __attribute__((vector_size(VECTOR_BYTES / sizeof(real) * sizeof(tap_index)), aligned(1), may_alias));
 
+/* One more tap in a running maximum: the first one wins; the first NaN wins over every number. */
+INLINE void compare_tap(vec value, mask tap, vec *maximum, mask *winner) {
+    mask wins = (mask)(value > *maximum) | ((mask)(value != value) & (mask)(*maximum == *maximum));
+    *maximum = choose(wins, value, *maximum);
+    *winner = (tap & wins) | (*winner & ~wins);
+}
+
 INLINE void pool_max(const activation_kind kind, const sandwich_image *m, const tap_range *t, ptrdiff_t c,
                      vec *maximum, mask *winner) {
     const conv_shape *s = m->s;
@@ -68,10 +80,7 @@ INLINE void pool_max(const activation_kind kind, const sandwich_image *m, const 
                 *winner = tap;
                 continue;
             }
-            /* The first maximum wins; the first NaN wins over every number. */
-            mask wins = (mask)(value > *maximum) | ((mask)(value != value) & (mask)(*maximum == *maximum));
-            *maximum = choose(wins, value, *maximum);
-            *winner = (tap & wins) | (*winner & ~wins);
+            compare_tap(value, tap, maximum, winner);
         }
 }
 
@@ -88,6 +97,41 @@ INLINE vec pool_average(const activation_kind kind, const sandwich_image *m, con
     return sum / (real)((t->kh_end - t->kh) * (t->kw_end - t->kw));
 }
 
+INLINE void store_index(tap_index *index, mask winner) {
+    *(index_vec *)index = __builtin_convertvector(winner, index_vec);
+}
+INLINE mask load_index(const tap_index *index) {
+    return __builtin_convertvector(*(const index_vec *)index, mask);
+}
+
+/* Where the four taps of a 2x2 window begin, counted from the first. */
+#define PAIR_TAPS 4
+#define PAIR_OFFSETS(s) {0, (s)->z.pixel, (s)->z.W * (s)->z.pixel, ((s)->z.W + 1) * (s)->z.pixel}
+
+INLINE void finish_pairs(const activation_kind kind, const sandwich_image *m, real *y, tap_index *index) {
+    const conv_shape *s = m->s;
+    const ptrdiff_t offsets[PAIR_TAPS] = PAIR_OFFSETS(s);
+    for (ptrdiff_t oh = 0; oh < s->y.H; oh++)
+        for (ptrdiff_t ow = 0; ow < s->y.W; ow++) {
+            ptrdiff_t from = (2 * oh * s->z.W + 2 * ow) * s->z.pixel, at = (oh * s->y.W + ow) * s->y.pixel;
+            for (ptrdiff_t c = 0; c < s->y.pixel; c += VLEN) {
+                vec taps[PAIR_TAPS];
+                UNROLLED (t, PAIR_TAPS)
+                    taps[t] = activate(kind, before_activation(m, from + offsets[t] + c, c));
+                if (s->pooling == POOL_AVERAGE) {
+                    store(y + at + c, (taps[0] + taps[1] + taps[2] + taps[3]) * (real)0.25);
+                    continue;
+                }
+                mask winner = {0};
+                UNROLLED (t, PAIR_TAPS - 1)
+                    compare_tap(taps[t + 1], fill_mask(t + 1), &taps[0], &winner);
+                store(y + at + c, taps[0]);
+                if (index)
+                    store_index(index + at + c, winner);
+            }
+        }
+}
+
 INLINE void finish_kind(const activation_kind kind, const sandwich_image *m, real *y, tap_index *index) {
     const conv_shape *s = m->s;
     if (s->pooling == POOL_NONE) {
@@ -98,13 +142,13 @@ INLINE void finish_kind(const activation_kind kind, const sandwich_image *m, rea
             }
         return;
     }
-    int pairs = s->pool.kernel_h == 2 && s->pool.kernel_w == 2;
+    if (pools_pairs(s)) {
+        finish_pairs(kind, m, y, index);
+        return;
+    }
     for (ptrdiff_t oh = 0; oh < s->y.H; oh++)
         for (ptrdiff_t ow = 0; ow < s->y.W; ow++) {
             tap_range t = range_taps(&s->pool, &s->z, oh, ow);
-            int whole = pairs && t.kh == 0 && t.kh_end == 2 && t.kw == 0 && t.kw_end == 2;
-            /* The same range with constant ends, so that the loops over it are written out. */
-            tap_range constant = {.top = t.top, .left = t.left, .kh = 0, .kh_end = 2, .kw = 0, .kw_end = 2};
             for (ptrdiff_t c = 0; c < s->y.pixel; c += VLEN) {
                 ptrdiff_t at = (oh * s->y.W + ow) * s->y.pixel + c;
                 if (s->pooling == POOL_AVERAGE) {
@@ -113,13 +157,10 @@ INLINE void finish_kind(const activation_kind kind, const sandwich_image *m, rea
                 }
                 vec maximum = {0};
                 mask winner = {0};
-                if (whole)
-                    pool_max(kind, m, &constant, c, &maximum, &winner);
-                else
-                    pool_max(kind, m, &t, c, &maximum, &winner);
+                pool_max(kind, m, &t, c, &maximum, &winner);
                 store(y + at, maximum);
                 if (index)
-                    *(index_vec *)(index + at) = __builtin_convertvector(winner, index_vec);
+                    store_index(index + at, winner);
             }
         }
 }
@@ -165,7 +206,7 @@ INLINE void spread_max(const activation_kind kind, const sandwich_image *m, cons
             for (ptrdiff_t c = 0; c < s->y.pixel; c += VLEN) {
                 ptrdiff_t at = (oh * s->y.W + ow) * s->y.pixel + c;
                 vec gradient = activation_gradient(kind, load(dy + at), load(m->y + at));
-                mask winner = __builtin_convertvector(*(const index_vec *)(index + at), mask);
+                mask winner = load_index(index + at);
                 for (ptrdiff_t kh = t.kh; kh < t.kh_end; kh++)
                     for (ptrdiff_t kw = t.kw; kw < t.kw_end; kw++) {
                         ptrdiff_t ih = t.top + kh * w->dilation_h, iw = t.left + kw * w->dilation_w;
@@ -195,10 +236,54 @@ static void spread_average(const conv_shape *s, const real *dy, real *du) {
         }
 }
 
+/* The gradient at one pixel before the activation, given that behind it. */
+INLINE vec undo_pixel(const activation_kind kind, const sandwich_image *m, ptrdiff_t at, ptrdiff_t c,
+                      vec gradient) {
+    if (kind == ACTIVATION_NONE)
+        return gradient;
+    vec u = before_activation(m, at, c);
+    return activation_gradient(kind, gradient, kind == ACTIVATION_GELU ? u : activate(kind, u));
+}
+
+INLINE void undo_pairs(const activation_kind kind, const sandwich_image *m, const real *dy,
+                       const tap_index *index, real *du) {
+    const conv_shape *s = m->s;
+    const ptrdiff_t offsets[PAIR_TAPS] = PAIR_OFFSETS(s);
+    int from_z = differentiates_z(s);
+    if (2 * s->y.H < s->z.H || 2 * s->y.W < s->z.W)
+        memset(du, 0, (size_t)(s->z.H * s->z.W * s->z.pixel) * sizeof(real));
+    for (ptrdiff_t oh = 0; oh < s->y.H; oh++)
+        for (ptrdiff_t ow = 0; ow < s->y.W; ow++) {
+            ptrdiff_t to = (2 * oh * s->z.W + 2 * ow) * s->z.pixel, at = (oh * s->y.W + ow) * s->y.pixel;
+            for (ptrdiff_t c = 0; c < s->y.pixel; c += VLEN) {
+                vec gradient = load(dy + at + c);
+                mask winner = {0};
+                if (s->pooling == POOL_AVERAGE)
+                    gradient *= (real)0.25;
+                else
+                    winner = load_index(index + at + c);
+                if (!from_z)
+                    gradient = activation_gradient(kind, gradient, load(m->y + at + c));
+                UNROLLED (t, PAIR_TAPS) {
+                    vec share = gradient;
+                    if (s->pooling == POOL_MAX)
+                        share = (vec)((mask)gradient & (mask)(winner == fill_mask(t)));
+                    if (from_z)
+                        share = undo_pixel(kind, m, to + offsets[t] + c, c, share);
+                    store(du + to + offsets[t] + c, share);
+                }
+            }
+        }
+}
+
 INLINE void undo_kind(const activation_kind kind, const sandwich_image *m, const real *dy,
                       const tap_index *index, real *du) {
     const conv_shape *s = m->s;
     int from_z = differentiates_z(s);
+    if (s->pooling && pools_pairs(s)) {
+        undo_pairs(kind, m, dy, index, du);
+        return;
+    }
     if (s->pooling == POOL_MAX) {
         if (from_z)
             spread_max(ACTIVATION_NONE, m, dy, index, du);
@@ -215,10 +300,9 @@ INLINE void undo_kind(const activation_kind kind, const sandwich_image *m, const
     for (ptrdiff_t pixel = 0; pixel < s->z.H * s->z.W; pixel++)
         for (ptrdiff_t c = 0; c < s->z.pixel; c += VLEN) {
             ptrdiff_t at = pixel * s->z.pixel + c;
-            vec y = from_z ? before_activation(m, at, c) : load(m->y + at);
-            if (from_z && kind != ACTIVATION_GELU)
-                y = activate(kind, y);
-            store(du + at, activation_gradient(kind, load(dy + at), y));
+            vec gradient = load(dy + at);
+            store(du + at, from_z ? undo_pixel(kind, m, at, c, gradient)
+                                  : activation_gradient(kind, gradient, load(m->y + at)));
         }
 }
 

@@ -1,45 +1,45 @@
-/* Winograd's minimal filtering F(4x4, 3x3), see winograd.h: a 4x4 tile of outputs costs 36 products
- * instead of 144. With . the product of elements, summed over channels or, for dw, over tiles,
+/* Winograd's minimal filtering F(4x4, 3x3), see winograd.h: a tile of 4x4 outputs costs 36 products in
+ * place of 144. With . for products element by element, summed over channels (for dw over tiles),
  *
- *     y  = A^T [(G w G^T) . (B^T x B)] A        dw = G^T [(A dy A^T) . (B^T x B)] G
+ *     y = A^T [(G w G^T) . (B^T x B)] A          dw = G^T [(A dy A^T) . (B^T x B)] G
  *
- * for 6x6 tiles of x that overlap by 2 (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural
- * Networks"). Filters and inputs are polynomials, multiplied by their values at the points 0, +-1,
- * +-r, infinity. Here r = 13/8 where the paper takes 2: the largest errors fall by 40 % at the same
- * cost, and powers of r are exact. For the points 0, 1, r, infinity, -1, -r in this order
+ * where x are 6x6 tiles that overlap by 2 (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural
+ * Networks"). Inputs and filters are polynomials, multiplied by way of their values at the points 0, +-1,
+ * +-r and infinity. The paper has r = 2; r = 13/8 costs the same, its powers are exact too, and the
+ * largest errors are 40 % smaller. With the points in the order 0, 1, r, infinity, -1, -r:
  *
- *            r^2   0  -1-r^2  0    1  0             1  1   1  0   1   1             1/r^2 (1   0   0 )
- *             0  -r^2  -r^2   1    1  0             0  1   r  0  -1  -r      1/(2-2r^2) (1   1   1 )
- *     B^T =   0   -r    -1    r    1  0      A^T =  0  1  r^2 0   1  r^2  G = 1/(2r^4-2r^2) (1   r  r^2)
- *             0   r^2    0  -1-r^2 0  1             0  1  r^3 1  -1 -r^3                (0   0   1 )
- *             0   r^2  -r^2  -1    1  0                                    1/(2-2r^2) (1  -1   1 )
- *             0    r    -1   -r    1  0                                 1/(2r^4-2r^2) (1  -r  r^2)
+ *           r^2   0  -1-r^2   0    1   0          1  1   1   0   1   1                  1/r^2 (1   0   0 )
+ *            0  -r^2   -r^2   1    1   0          0  1   r   0  -1  -r             1/(2-2r^2) (1   1   1 )
+ *     B^T =  0   -r     -1    r    1   0   A^T =  0  1  r^2  0   1  r^2   G = 1/(2r^4-2r^2) (1   r  r^2)
+ *            0   r^2     0 -1-r^2  0   1          0  1  r^3  1  -1 -r^3                       (0   0   1 )
+ *            0   r^2   -r^2  -1    1   0                                           1/(2-2r^2) (1  -1   1 )
+ *            0    r     -1   -r    1   0                                       1/(2r^4-2r^2) (1  -r  r^2)
  *
- * The products are 36 matrix products of tiles by channels, on the register tile of tiles.h.
+ * What remains are 36 matrix products of tiles by channels, on the register tile of tiles.h.
  */
 #include "winograd.h"
 
 #define OUT 4                    /* outputs a tile, each way */
 #define POINTS 6                 /* inputs a tile, each way, and points */
-#define PLANES (POINTS * POINTS) /* points of both directions */
-#define UNIT_POINT (POINTS + 1)  /* (1, 1): what is added there is added to all outputs */
+#define PLANES (POINTS * POINTS) /* points of both directions together */
+#define UNIT_POINT (POINTS + 1)  /* (1, 1): what is added there is added to each output */
 
-/* Tiles transformed at a time: as few as reuse filters and sums well. */
-#ifndef FT
-#define FT 28
-#endif
-#define FORWARD_STRIPS (FT / TILE_ROWS)
-#ifndef GRADIENT_TILES
+/* Tiles transformed at a time: as few as use filters and sums well, so that they stay in the cache. */
+#define FORWARD_TILES (28 / TILE_ROWS * TILE_ROWS)
 #define GRADIENT_TILES 56
-#endif
-#ifndef AH
-#define AH 64
-#endif
-#define AHEAD (AH * LANES) /* what is prefetched: a page ahead */
 
-static const real r1 = (real)1.625, r2 = (real)(1.625 * 1.625), r3 = (real)(1.625 * 1.625 * 1.625);
-static const real g0 = (real)(1 / (1.625 * 1.625)), g1 = (real)(0.5 / (1 - 1.625 * 1.625)),
-                  gr = (real)(0.5 / (1.625 * 1.625 * (1.625 * 1.625 - 1)));
+/* Transformed tiles lie in blocks of PANEL channels, a block as [PLANES][tiles][PANEL], and filters in
+ * panels of PANEL columns, a panel as [PLANES][depth][PANEL]. A cache line lies between planes, lest
+ * they compete for the same sets; constant sizes make their addresses constant offsets. */
+#define PLANE(rows) ((rows) * PANEL + LANES)
+#define FORWARD_PLANE PLANE(FORWARD_TILES)
+#define GRADIENT_PLANE PLANE(GRADIENT_TILES)
+#define AHEAD (64 * LANES) /* filters are fetched a page ahead */
+
+#define R 1.625
+static const real r1 = (real)R, r2 = (real)(R * R), r3 = (real)(R * R * R);
+static const real g0 = (real)(1 / (R * R)), g1 = (real)(1 / (2 - 2 * R * R)),
+                  gr = (real)(1 / (2 * R * R * (R * R - 1)));
 
 /* One row or column times one of the matrices. */
 typedef void line_transform(const vec *from, vec *to);
@@ -121,14 +121,8 @@ INLINE void transform_to_points(line_transform *line, const ptrdiff_t in, const 
     }
 }
 
-/* Transformed tiles lie in blocks of PANEL channels, a block as [PLANES][tiles][PANEL], with a cache
- * line between the planes lest they compete for the same sets. */
-#define PLANE(tiles) ((tiles) * PANEL + LANES)
-#define FORWARD_PLANE PLANE(FORWARD_STRIPS *TILE_ROWS)
-#define GRADIENT_PLANE PLANE(GRADIENT_TILES)
 static ptrdiff_t blocks_of(ptrdiff_t channels) { return ceil_div(channels, PANEL); }
-
-/* Filters lie in panels of PANEL columns, a panel as [PLANES][depth][PANEL]. */
+/* Columns are stored up to the end of a pixel's padding. */
 static ptrdiff_t panels_of(ptrdiff_t columns) { return blocks_of(round_up(columns, LANES)); }
 
 /* Where a tile's outputs begin. */
@@ -174,23 +168,26 @@ INLINE mask first_lanes(ptrdiff_t count) {
 }
 INLINE vec select_lanes(vec value, mask keep) { return (vec)((mask)value & keep); }
 
-/* Copy `size` x `size` pixels from (h, w) on, up to PANEL channels each; zeros beyond the edges. */
+/* Copy up to PANEL channels of `size` x `size` pixels from (h, w) on; zeros beyond the edges. */
 INLINE void copy_patch(const ptrdiff_t size, const image_shape *s, const real *image, ptrdiff_t h,
                        ptrdiff_t w, ptrdiff_t channels, real *patch) {
     int whole = s->pixel % VLEN == 0;
-    for (ptrdiff_t i = 0; i < size; i++)
-        for (ptrdiff_t j = 0; j < size; j++) {
-            real *to = patch + (i * size + j) * PANEL;
-            int inside = h + i >= 0 && h + i < s->H && w + j >= 0 && w + j < s->W;
-            const real *from = inside ? image + ((h + i) * s->W + w + j) * s->pixel : NULL;
-            for (ptrdiff_t c = 0; c < channels; c += VLEN)
-                store(to + c, !inside ? (vec){0}
-                              : whole ? load(from + c)
-                                      : load_some(from + c, at_most(VLEN, channels - c)));
+    for (ptrdiff_t i = h; i < h + size; i++)
+        for (ptrdiff_t j = w; j < w + size; j++, patch += PANEL) {
+            int inside = i >= 0 && i < s->H && j >= 0 && j < s->W;
+            for (ptrdiff_t c = 0; c < channels; c += VLEN) {
+                const real *from = inside ? image + (i * s->W + j) * s->pixel + c : NULL;
+                if (!inside)
+                    store(patch + c, (vec){0});
+                else if (whole)
+                    store(patch + c, load(from));
+                else
+                    store(patch + c, load_some(from, at_most(VLEN, channels - c)));
+            }
         }
 }
 
-/* Transform one block of channels of the `size` x `size` pixels that `count` tiles need. */
+/* Transform a block of channels of the `size` x `size` pixels that each of `count` tiles depends on. */
 INLINE void transform_tiles(line_transform *line, const ptrdiff_t size, const winograd_product *p,
                             const image_shape *s, ptrdiff_t top, ptrdiff_t left_edge, ptrdiff_t block,
                             corner at, ptrdiff_t count, const real *images, real *to, const ptrdiff_t plane) {
@@ -198,11 +195,10 @@ INLINE void transform_tiles(line_transform *line, const ptrdiff_t size, const wi
     for (ptrdiff_t tile = 0; tile < count; tile++, at = next_tile(p, at)) {
         const real *image = images + at.n * s->image + c;
         ptrdiff_t h = at.h - top, w = at.w - left_edge;
-        int inside = h >= 0 && h + size <= s->H && w >= 0 && w + size <= s->W && s->pixel % VLEN == 0;
         real patch[POINTS * POINTS * PANEL];
         const real *from = patch;
         ptrdiff_t row = size * PANEL, column = PANEL;
-        if (inside) {
+        if (h >= 0 && h + size <= s->H && w >= 0 && w + size <= s->W && s->pixel % VLEN == 0) {
             from = image + (h * s->W + w) * s->pixel;
             row = s->W * s->pixel;
             column = s->pixel;
@@ -213,36 +209,30 @@ INLINE void transform_tiles(line_transform *line, const ptrdiff_t size, const wi
     }
 }
 
-/* B^T x B of all channels. */
-INLINE void transform_input(const winograd_product *p, ptrdiff_t first, ptrdiff_t count, const real *x,
-                            real *v, const ptrdiff_t plane) {
+INLINE void transform_input(const winograd_product *p, corner at, ptrdiff_t count, const real *x, real *v,
+                            const ptrdiff_t plane) {
     for (ptrdiff_t block = 0; block < blocks_of(p->x.C); block++)
-        transform_tiles(input_line, POINTS, p, &p->x, p->top, p->left, block, find_tile(p, first), count, x,
+        transform_tiles(input_line, POINTS, p, &p->x, p->top, p->left, block, at, count, x,
                         v + block * PLANES * plane, plane);
 }
 
-/* A dz A^T of one panel of channels. */
-static void transform_gradient(const winograd_product *p, ptrdiff_t panel, ptrdiff_t first, ptrdiff_t count,
-                               const real *dz, real *z) {
-    transform_tiles(gradient_line, OUT, p, &p->y, 0, 0, panel, find_tile(p, first), count, dz, z,
-                    GRADIENT_PLANE);
-}
-
-/* One point of `rows` tiles and one panel: m = v u, from `bias` (of `columns` reals) or zero on. */
-INLINE void product_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const real *v, ptrdiff_t block,
-                         ptrdiff_t depth, const real *u, const real *bias, ptrdiff_t columns, real *m) {
+/* One point of `rows` tiles and one panel: m = v u, from the first `columns` of `bias` on, if given. It is
+ * accumulate_nn, but fetches the filters ahead: they are too many to stay in the cache between passes. */
+INLINE void product_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const real *v, ptrdiff_t depth,
+                         const real *u, const real *bias, ptrdiff_t columns, real *m) {
     vec sums[TILE_ROWS][TILE_VECTORS];
     UNROLLED (j, vectors) {
-        vec start =
-            bias ? load_some(bias + j * VLEN, at_least(0, at_most(VLEN, columns - j * VLEN))) : (vec){0};
+        ptrdiff_t lanes = at_least(0, at_most(VLEN, columns - j * VLEN));
+        vec start = bias ? load_some(bias + j * VLEN, lanes) : (vec){0};
         UNROLLED (i, rows)
             sums[i][j] = start;
     }
-    for (ptrdiff_t k = 0; k < depth; k += PANEL, v += block)
-        _Pragma("GCC unroll 2") for (ptrdiff_t c = 0; c < at_most(PANEL, depth - k); c++, u += PANEL) {
+    for (ptrdiff_t k = 0; k < depth; k += PANEL, v += PLANES * FORWARD_PLANE) {
+#pragma GCC unroll 2
+        for (ptrdiff_t c = 0; c < at_most(PANEL, depth - k); c++, u += PANEL) {
             vec right[TILE_VECTORS];
-            UNROLLED (line, ceil_div(vectors * VLEN, LANES))
-                __builtin_prefetch(u + AHEAD + line * LANES);
+            UNROLLED (i, ceil_div(vectors * VLEN, LANES))
+                __builtin_prefetch(u + AHEAD + i * LANES);
             UNROLLED (j, vectors)
                 right[j] = load(u + j * VLEN);
             UNROLLED (i, rows) {
@@ -251,87 +241,97 @@ INLINE void product_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const re
                     sums[i][j] += broadcast * right[j];
             }
         }
+    }
     UNROLLED (i, rows)
         UNROLLED (j, vectors)
             store(m + i * PANEL + j * VLEN, sums[i][j]);
 }
 
-/* A^T m A of one tile and vector: `lanes` of it stored, those not to `keep` as zeros. */
+/* All points of `count` tiles and one panel. */
+static void multiply_panel(const winograd_product *p, ptrdiff_t panel, ptrdiff_t count, const real *v,
+                           const real *filters, const real *bias, real *m) {
+    ptrdiff_t C = p->x.C, f = panel * PANEL, strips = ceil_div(count, TILE_ROWS);
+    ptrdiff_t vectors = at_most(TILE_VECTORS, ceil_div(p->y.pixel - f, VLEN));
+    for (ptrdiff_t t = 0; t < PLANES; t++)
+        for (ptrdiff_t strip = 0; strip < strips; strip++) {
+            ptrdiff_t tile = tile_start(count, strips, strip),
+                      rows = tile_start(count, strips, strip + 1) - tile;
+            ptrdiff_t at = t * FORWARD_PLANE + tile * PANEL;
+            DISPATCH_TILE(rows, vectors, product_tile, v + at, C, filters + (panel * PLANES + t) * PLANE(C),
+                          bias && t == UNIT_POINT ? bias + f : NULL, p->y.C - f, m + at)
+        }
+}
+
+/* A^T m A of one tile and vector. Stores `lanes` of it, with zeros for those not to `keep`; `least` is
+ * what a ReLU cuts off at. */
 INLINE void output_tile(const ptrdiff_t height, const ptrdiff_t width, const ptrdiff_t lanes,
-                        const int accumulate, const winograd_product *p, const real *m, ptrdiff_t plane,
-                        mask keep, vec floor, real *y) {
+                        const int accumulate, const winograd_product *p, const real *m, mask keep, vec least,
+                        real *y) {
     UNROLLED (i, OUT / 2) {
         vec result[2][POINTS];
-        transform_rows(output_line, POINTS, OUT, 2, i, m, POINTS * plane, plane, result);
+        transform_rows(output_line, POINTS, OUT, 2, i, m, POINTS * FORWARD_PLANE, FORWARD_PLANE, result);
         UNROLLED (j, 2)
-            UNROLLED (k, OUT)
-                if (i + j * OUT / 2 < height && k < width) {
-                    real *to = y + ((i + j * OUT / 2) * p->y.W + k) * p->y.pixel;
+            UNROLLED (k, OUT) {
+                ptrdiff_t h = i + j * OUT / 2;
+                if (h < height && k < width) {
+                    real *to = y + (h * p->y.W + k) * p->y.pixel;
                     vec value = accumulate ? result[j][k] + load_some(to, lanes) : result[j][k];
-                    store_some(to, lanes, select_lanes(value, keep & ~(mask)(value < floor)));
+                    store_some(to, lanes, select_lanes(value, keep & ~(mask)(value < least)));
                 }
+            }
     }
 }
 
-/* One panel of `count` tiles. */
-static void transform_output(const winograd_product *p, ptrdiff_t panel, ptrdiff_t first, ptrdiff_t count,
+static void transform_output(const winograd_product *p, ptrdiff_t panel, corner first, ptrdiff_t count,
                              const real *m, real *y) {
-    vec floor = fill(p->relu ? 0 : -(real)INFINITY);
+    vec least = fill(p->relu ? 0 : -(real)INFINITY);
     ptrdiff_t end = at_most(p->y.pixel, (panel + 1) * PANEL);
     for (ptrdiff_t f = panel * PANEL; f < end; f += VLEN, m += VLEN) {
         ptrdiff_t lanes = at_most(VLEN, end - f);
         mask keep = first_lanes(p->y.C - f);
-        corner at = find_tile(p, first);
+        corner at = first;
         for (ptrdiff_t tile = 0; tile < count; tile++, at = next_tile(p, at)) {
             ptrdiff_t height = at_most(OUT, p->y.H - at.h), width = at_most(OUT, p->y.W - at.w);
             const real *from = m + tile * PANEL;
             real *to = y + at.n * p->y.image + (at.h * p->y.W + at.w) * p->y.pixel + f;
             if (height < OUT || width < OUT || lanes < VLEN)
-                output_tile(height, width, lanes, p->accumulate, p, from, FORWARD_PLANE, keep, floor, to);
+                output_tile(height, width, lanes, p->accumulate, p, from, keep, least, to);
             else if (p->accumulate)
-                output_tile(OUT, OUT, VLEN, 1, p, from, FORWARD_PLANE, keep, floor, to);
+                output_tile(OUT, OUT, VLEN, 1, p, from, keep, least, to);
             else
-                output_tile(OUT, OUT, VLEN, 0, p, from, FORWARD_PLANE, keep, floor, to);
+                output_tile(OUT, OUT, VLEN, 0, p, from, keep, least, to);
         }
     }
 }
 
 void NAME(winograd_forward)(const winograd_product *p, ptrdiff_t n, const real *x, const real *filters,
                             const real *bias, real *y, real *scratch) {
-    ptrdiff_t C = p->x.C, tiles = n * tiles_of(p), strips = ceil_div(tiles, TILE_ROWS);
-    const ptrdiff_t plane = FORWARD_PLANE;
-    real *v = scratch, *m = v + blocks_of(C) * PLANES * plane;
-    for (ptrdiff_t strip = 0; strip < strips; strip += FORWARD_STRIPS) {
-        ptrdiff_t end = at_most(strips, strip + FORWARD_STRIPS), first = tile_start(tiles, strips, strip);
-        ptrdiff_t count = tile_start(tiles, strips, end) - first;
-        transform_input(p, first, count, x, v, plane);
+    ptrdiff_t tiles = n * tiles_of(p), passes = ceil_div(tiles, FORWARD_TILES);
+    real *v = scratch, *m = v + blocks_of(p->x.C) * PLANES * FORWARD_PLANE;
+    for (ptrdiff_t pass = 0; pass < passes; pass++) {
+        ptrdiff_t first = tile_start(tiles, passes, pass),
+                  count = tile_start(tiles, passes, pass + 1) - first;
+        corner at = find_tile(p, first);
+        transform_input(p, at, count, x, v, FORWARD_PLANE);
         for (ptrdiff_t panel = 0; panel < panels_of(p->y.C); panel++) {
-            ptrdiff_t f = panel * PANEL, vectors = at_most(TILE_VECTORS, ceil_div(p->y.pixel - f, VLEN));
-            for (ptrdiff_t t = 0; t < PLANES; t++)
-                for (ptrdiff_t s = strip; s < end; s++) {
-                    ptrdiff_t start = tile_start(tiles, strips, s),
-                              rows = tile_start(tiles, strips, s + 1) - start;
-                    ptrdiff_t at = t * plane + (start - first) * PANEL;
-                    DISPATCH_TILE(rows, vectors, product_tile, v + at, PLANES * plane, C,
-                                  filters + (panel * PLANES + t) * PLANE(C),
-                                  bias && t == UNIT_POINT ? bias + f : NULL, p->y.C - f, m + at)
-                }
-            transform_output(p, panel, first, count, m, y);
+            multiply_panel(p, panel, count, v, filters, bias, m);
+            transform_output(p, panel, at, count, m, y);
         }
     }
 }
 
-/* One point of `rows` channels of x and one panel: sums = v^T z over `depth` tiles. */
+/* One point of `rows` channels of x and one panel: s = v^T z, summed over `count` tiles. `ahead` is as
+ * long as v and z: what the next point will read. */
 INLINE void gradient_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const real *v, const real *z,
-                          ptrdiff_t depth, const real *ahead, real *sums_out) {
+                          ptrdiff_t count, const real *ahead, real *s) {
     vec sums[TILE_ROWS][TILE_VECTORS];
     UNROLLED (i, rows)
         UNROLLED (j, vectors)
             sums[i][j] = (vec){0};
-    for (ptrdiff_t tile = 0; tile < depth; tile++, v += PANEL, z += PANEL, ahead += PANEL) {
+    for (ptrdiff_t tile = 0; tile < count; tile++, v += PANEL, z += PANEL, ahead += PANEL) {
         vec right[TILE_VECTORS];
-        UNROLLED (line, ceil_div(vectors * VLEN, LANES))
-            __builtin_prefetch(ahead + line * LANES);
+        UNROLLED (i, ceil_div(vectors * VLEN, LANES))
+            __builtin_prefetch(ahead + i * LANES);
         UNROLLED (j, vectors)
             right[j] = load(z + j * VLEN);
         UNROLLED (i, rows) {
@@ -342,17 +342,29 @@ INLINE void gradient_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const r
     }
     UNROLLED (i, rows)
         UNROLLED (j, vectors)
-            store(sums_out + i * PANEL + j * VLEN, sums[i][j]);
+            store(s + i * PANEL + j * VLEN, sums[i][j]);
 }
 
-/* G^T s G of one block and panel, added to dw. */
-static void add_weights(const winograd_product *p, ptrdiff_t rows, ptrdiff_t columns, const real *sums,
+/* All points of a block of channels of x and one panel. */
+static void multiply_block(ptrdiff_t channels, ptrdiff_t columns, ptrdiff_t count, const real *v,
+                           const real *z, real *s) {
+    ptrdiff_t parts = ceil_div(channels, TILE_ROWS), vectors = ceil_div(columns, VLEN);
+    for (ptrdiff_t t = 0; t < PLANES; t++, v += GRADIENT_PLANE, z += GRADIENT_PLANE)
+        for (ptrdiff_t part = 0; part < parts; part++) {
+            ptrdiff_t c = tile_start(channels, parts, part), rows = tile_start(channels, parts, part + 1) - c;
+            const real *ahead = (part % 2 ? z : v) + GRADIENT_PLANE; /* one part fetches v, the next z */
+            DISPATCH_TILE(rows, vectors, gradient_tile, v + c, z, count, ahead, s + (t * PANEL + c) * PANEL)
+        }
+}
+
+/* dw += G^T s G for a block of channels and one panel. */
+static void add_weights(const winograd_product *p, ptrdiff_t channels, ptrdiff_t columns, const real *s,
                         real *dw) {
     for (ptrdiff_t f = 0; f < columns; f += VLEN) {
         mask keep = first_lanes(columns - f);
-        for (ptrdiff_t c = 0; c < rows; c++) {
+        for (ptrdiff_t c = 0; c < channels; c++) {
             vec result[3][POINTS];
-            transform_rows(weight_line, POINTS, 3, 3, 0, sums + c * PANEL + f, POINTS * PANEL * PANEL,
+            transform_rows(weight_line, POINTS, 3, 3, 0, s + c * PANEL + f, POINTS * PANEL * PANEL,
                            PANEL * PANEL, result);
             UNROLLED (i, 3)
                 UNROLLED (j, 3) {
@@ -365,76 +377,65 @@ static void add_weights(const winograd_product *p, ptrdiff_t rows, ptrdiff_t col
 
 void NAME(winograd_gradient)(const winograd_product *p, ptrdiff_t n, const real *x, const real *dz, real *dw,
                              real *scratch) {
-    ptrdiff_t C = p->x.C, F = p->y.C, tiles = n * tiles_of(p);
-    ptrdiff_t passes = ceil_div(tiles, GRADIENT_TILES);
-    const ptrdiff_t plane = GRADIENT_PLANE;
-    real *v = scratch, *z = v + blocks_of(C) * PLANES * plane, *sums = z + PLANES * plane;
+    ptrdiff_t C = p->x.C, F = p->y.C, tiles = n * tiles_of(p), passes = ceil_div(tiles, GRADIENT_TILES);
+    real *v = scratch, *z = v + blocks_of(C) * PLANES * GRADIENT_PLANE, *s = z + PLANES * GRADIENT_PLANE;
     for (ptrdiff_t pass = 0; pass < passes; pass++) {
         ptrdiff_t first = tile_start(tiles, passes, pass),
                   count = tile_start(tiles, passes, pass + 1) - first;
-        transform_input(p, first, count, x, v, plane);
+        corner at = find_tile(p, first);
+        transform_input(p, at, count, x, v, GRADIENT_PLANE);
         for (ptrdiff_t panel = 0; panel < blocks_of(F); panel++) {
-            ptrdiff_t columns = at_most(PANEL, F - panel * PANEL), vectors = ceil_div(columns, VLEN);
-            transform_gradient(p, panel, first, count, dz, z);
+            transform_tiles(gradient_line, OUT, p, &p->y, 0, 0, panel, at, count, dz, z, GRADIENT_PLANE);
             for (ptrdiff_t block = 0; block < blocks_of(C); block++) {
-                const real *vb = v + block * PLANES * plane;
-                ptrdiff_t rows = at_most(PANEL, C - block * PANEL), parts = ceil_div(rows, TILE_ROWS);
-                for (ptrdiff_t t = 0; t < PLANES; t++)
-                    for (ptrdiff_t part = 0; part < parts; part++) {
-                        ptrdiff_t c = tile_start(rows, parts, part),
-                                  height = tile_start(rows, parts, part + 1) - c;
-                        /* The first part fetches the next plane of v, the second that of z. */
-                        DISPATCH_TILE(height, vectors, gradient_tile, vb + t * plane + c, z + t * plane,
-                                      count, (part % 2 ? z : vb) + (t + 1) * plane,
-                                      sums + (t * PANEL + c) * PANEL)
-                    }
-                add_weights(p, rows, columns, sums, dw + block * PANEL * p->y.pixel + panel * PANEL);
+                ptrdiff_t c = block * PANEL, f = panel * PANEL;
+                ptrdiff_t channels = at_most(PANEL, C - c), columns = at_most(PANEL, F - f);
+                multiply_block(channels, columns, count, v + block * PLANES * GRADIENT_PLANE, z, s);
+                add_weights(p, channels, columns, s, dw + c * p->y.pixel + f);
             }
         }
     }
 }
 
 ptrdiff_t NAME(winograd_scratch)(const winograd_product *p) {
-    ptrdiff_t blocks = blocks_of(p->x.C);
-    ptrdiff_t forward = (blocks + 1) * PLANES * FORWARD_PLANE;
-    ptrdiff_t gradient = (blocks + 1) * PLANES * GRADIENT_PLANE + PLANES * PANEL * PANEL;
-    return at_least(forward, gradient);
+    ptrdiff_t blocks = blocks_of(p->x.C) + 1; /* and one of products, or of the output gradient */
+    return at_least(blocks * PLANES * FORWARD_PLANE,
+                    blocks * PLANES * GRADIENT_PLANE + PLANES * PANEL * PANEL);
 }
 
 ptrdiff_t NAME(winograd_group)(const winograd_product *p) {
-    ptrdiff_t most = FORWARD_STRIPS * TILE_ROWS, tiles = tiles_of(p);
-    return at_least(1, (most + tiles / 2) / at_least(1, tiles));
+    ptrdiff_t tiles = tiles_of(p);
+    return at_least(1, (FORWARD_TILES + tiles / 2) / tiles);
 }
 
 ptrdiff_t NAME(winograd_filters)(ptrdiff_t depth, ptrdiff_t columns) {
     return panels_of(columns) * PLANES * PLANE(depth);
 }
 
-/* A task packs LANES rows of a panel: as many as a cache line of flipped filters holds. */
+/* A task packs LANES rows of a panel: as many as a cache line of w holds when flipped. */
 ptrdiff_t NAME(winograd_pack_tasks)(ptrdiff_t depth, ptrdiff_t columns) {
     return panels_of(columns) * ceil_div(depth, LANES);
 }
 
 void NAME(winograd_pack)(ptrdiff_t C, ptrdiff_t F, ptrdiff_t row, const real *w, int flipped, ptrdiff_t task,
                          real *filters) {
-    ptrdiff_t depth = flipped ? F : C, all_columns = flipped ? C : F, parts = ceil_div(depth, LANES);
-    ptrdiff_t column = task / parts * PANEL, k = task % parts * LANES;
-    ptrdiff_t columns = at_least(0, at_most(PANEL, all_columns - column)), rows = at_most(LANES, depth - k);
-    real taps[9 * LANES * PANEL];
-    memset(taps, 0, sizeof taps);
-    for (ptrdiff_t tap = 0; tap < 9; tap++) {
-        real *to = taps + tap * LANES * PANEL;
-        if (flipped)
-            for (ptrdiff_t j = 0; j < columns; j++)
+    ptrdiff_t depth = flipped ? F : C, parts = ceil_div(depth, LANES), panel = task / parts;
+    ptrdiff_t k = task % parts * LANES, rows = at_most(LANES, depth - k), column = panel * PANEL;
+    ptrdiff_t columns = at_most(PANEL, (flipped ? round_up(C, LANES) : row) - column);
+    real turned[9 * LANES * PANEL], *to = filters + panel * PLANES * PLANE(depth) + k * PANEL;
+    const real *from = w + k * row + column;
+    ptrdiff_t from_row = row, tap_size = C * row;
+    if (flipped) {
+        from = turned;
+        from_row = PANEL;
+        tap_size = LANES * PANEL;
+        memset(turned, 0, sizeof turned);
+        for (ptrdiff_t tap = 0; tap < 9; tap++)
+            for (ptrdiff_t c = column; c < at_most(C, column + PANEL); c++)
                 for (ptrdiff_t i = 0; i < rows; i++)
-                    to[i * PANEL + j] = w[((8 - tap) * C + column + j) * row + k + i];
-        else
-            for (ptrdiff_t i = 0; i < rows; i++)
-                memcpy(to + i * PANEL, w + (tap * C + k + i) * row + column, (size_t)columns * sizeof(real));
+                    turned[tap * tap_size + i * PANEL + c - column] = w[((8 - tap) * C + c) * row + k + i];
     }
-    real *planes = filters + column / PANEL * PLANES * PLANE(depth) + k * PANEL;
     for (ptrdiff_t i = 0; i < rows; i++)
-        for (ptrdiff_t j = 0; j < PANEL; j += VLEN)
-            transform_to_points(filter_line, 3, taps + i * PANEL + j, 3 * LANES * PANEL, LANES * PANEL,
-                                planes + i * PANEL + j, PLANE(depth));
+        for (ptrdiff_t j = 0; j < columns; j += VLEN)
+            transform_to_points(filter_line, 3, from + i * from_row + j, 3 * tap_size, tap_size,
+                                to + i * PANEL + j, PLANE(depth));
 }

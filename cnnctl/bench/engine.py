@@ -23,6 +23,11 @@ class Engine:
         return "NHWC" if self.backend == "fast" else "NCHW"
 
     @property
+    def source(self) -> str:
+        """What batches are made of: always the pixels as they are."""
+        return "pixels"
+
+    @property
     def frugal(self) -> "Engine":
         """Itself: it has no way to trade memory for time."""
         return self

@@ -25,7 +25,7 @@ from cnnctl.errors import ConfigError
 
 LOSS_STEPS, LOSS_BOUND, OWN_FACTOR = 10, 1e-3, 4.0
 """Losses agree within this bound, or that many times what the peer's two layouts differ by."""
-DOUBLE_STEPS, DOUBLE_BOUND = 5, 1e-8
+DOUBLE_STEPS, DOUBLE_BOUND = 5, 1e-9
 """And in float64 within this one: rounding is out of the way there, so that nothing can hide in it."""
 
 LEAD_IN, TURN_STEPS = 1, 2
@@ -61,6 +61,9 @@ class Contender(Protocol):
     def layout(self) -> str: ...
 
     @property
+    def source(self) -> str: ...
+
+    @property
     def frugal(self) -> "Contender": ...
 
     def create_side(self, workload: Workload, *, evaluate: bool, dropout: bool = True) -> Side: ...
@@ -91,14 +94,16 @@ class StepRow:
     """What one contender took.
 
     Attributes:
+        source: what it gathers batches from: pixels, or images normalized beforehand, all of them.
         steps: how many were counted; fewer of a peer's slower candidates.
-        peak_memory_mb: of a process that runs a few steps and nothing else, in 10^6 bytes;
-            None for a peer's slower candidates.
+        peak_memory_mb: of a process that runs a few steps on pixels and nothing else, in 10^6
+            bytes; None for a peer's slower candidates.
     """
 
     engine: str
     threads: int
     layout: str
+    source: str
     step_ms: Quartiles
     images_per_second: float
     steps: int
@@ -306,6 +311,7 @@ def _make_row(
         engine=contender.name,
         threads=workload.threads,
         layout=contender.layout,
+        source=contender.source,
         step_ms=step_ms,
         images_per_second=1e3 * workload.batch_size / step_ms.median,
         steps=len(seconds),

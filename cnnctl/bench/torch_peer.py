@@ -22,7 +22,7 @@ from cnnctl.geometry import Window
 from cnnctl.nn.layer import Layer
 
 MemoryFormat = Literal["NCHW", "channels_last"]
-Source = Literal["uint8", "float32"]
+Source = Literal["pixels", "normalized"]
 
 CHUNK_IMAGES = 1024
 
@@ -39,7 +39,7 @@ class Candidate:
 
     layout: MemoryFormat
     compiled: bool
-    source: Source = "uint8"
+    source: Source = "pixels"
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class Candidate:
     @property
     def frugal(self) -> "Candidate":
         """The same, gathering from pixels as they are: what its memory is measured with."""
-        return replace(self, source="uint8")
+        return replace(self, source="pixels")
 
     def create_side(self, workload: Workload, *, evaluate: bool, dropout: bool = True) -> "TorchSide":
         """Made ready to run; whether it compiles, its first step will show."""
@@ -113,8 +113,8 @@ class TorchSide:
 class Images:
     """The training images as tensors, and the batches made of them.
 
-    From the source uint8, pixels are gathered, normalised and brought into the layout batch by
-    batch. From float32, images are gathered for which all that was done once, beforehand.
+    From pixels, a batch is gathered, normalised and brought into the layout. From normalized
+    images it is only gathered: all that was done once, beforehand, for all of them.
     """
 
     def __init__(self, workload: Workload, layout: MemoryFormat, source: Source) -> None:
@@ -125,10 +125,8 @@ class Images:
         self._scale, self._shift = (torch.from_numpy(part).to(dtype) for part in (scale, normalizer.shift))
         self._images = torch.from_numpy(workload.split.images)
         self._labels = torch.from_numpy(workload.split.labels)
-        if source == "float32":
-            chunks = [self._normalize(chunk) for chunk in self._images.split(CHUNK_IMAGES)]
-            axes = (0, 2, 3, 1) if self._channels_last else (0, 1, 2, 3)
-            self._images = torch.cat([chunk.permute(axes).contiguous() for chunk in chunks])
+        if source == "normalized":
+            self._images = self._prepare_all(self._images)
 
     def gather(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and labels of that batch, as they lie there."""
@@ -137,26 +135,34 @@ class Images:
 
     def prepare(self, raw: torch.Tensor) -> torch.Tensor:
         """x (N, C, H, W) of gathered images, in the layout."""
-        if self._source == "uint8":
+        if self._source == "pixels":
             x = self._normalize(raw)
             return x.contiguous(memory_format=torch.channels_last) if self._channels_last else x
         return raw.permute(0, 3, 1, 2) if self._channels_last else raw
+
+    def _prepare_all(self, pixels: torch.Tensor) -> torch.Tensor:
+        """All images as `prepare` wants to find them: NHWC in memory for channels_last."""
+        axes = (0, 2, 3, 1) if self._channels_last else (0, 1, 2, 3)
+        prepared = torch.empty([pixels.shape[axis] for axis in axes], dtype=self._shift.dtype)
+        for part, chunk in zip(prepared.split(CHUNK_IMAGES), pixels.split(CHUNK_IMAGES), strict=True):
+            part.copy_(self._normalize(chunk).permute(axes))
+        return prepared
 
     def _normalize(self, raw: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(self._shift, raw.to(self._shift.dtype), self._scale)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def load_images(workload: Workload, layout: MemoryFormat, source: Source) -> Images:
-    """The images; sides that need the same ones share them."""
+    """The images; sides that need the same ones share them, one set for each layout."""
     return Images(workload, layout, source)
 
 
 def _choose_source(workload: Workload, layout: MemoryFormat, turns: int = 30) -> Source:
-    sources: tuple[Source, ...] = ("uint8", "float32")
+    sources: tuple[Source, ...] = ("pixels", "normalized")
 
     def prepare_batches(source: Source) -> Callable[[int], object]:
-        images = load_images(workload, layout, source)
+        images = Images(workload, layout, source)
         return lambda number: images.prepare(images.gather(number)[0])
 
     times = time_turns({source: prepare_batches(source) for source in sources}, turns, warmup=5)

@@ -32,6 +32,7 @@ class Peer:
     factor: float = 1.0
     breaks: bool = False
     name: str = "torch"
+    source: str = "pixels"
 
     @property
     def frugal(self):
@@ -148,14 +149,14 @@ def test_losses_are_those_of_the_first_batches_without_dropout(task):
 @pytest.mark.parametrize(
     ("difference", "peer_difference", "double_difference", "agrees"),
     [
-        (9e-4, None, 1e-9, True),
-        (1.1e-3, None, 1e-9, False),
-        (1.1e-3, 1e-5, 1e-9, False),
-        (3.9e-2, 1e-2, 1e-9, True),
-        (4.1e-2, 1e-2, 1e-9, False),
-        (0.0, 1e-2, 2e-8, False),
-        (nan, 1e-2, 1e-9, False),
-        (1e-6, nan, 1e-9, True),
+        (9e-4, None, 1e-12, True),
+        (1.1e-3, None, 1e-12, False),
+        (1.1e-3, 1e-5, 1e-12, False),
+        (3.9e-2, 1e-2, 1e-12, True),
+        (4.1e-2, 1e-2, 1e-12, False),
+        (0.0, 1e-2, 2e-9, False),
+        (nan, 1e-2, 1e-12, False),
+        (1e-6, nan, 1e-12, True),
         (1e-6, None, nan, False),
     ],
 )
@@ -167,7 +168,7 @@ def test_losses_agree_as_far_as_the_peer_agrees_with_itself(
 
 def test_the_ratio_is_of_medians():
     def make_row(median):
-        return StepRow("x", 1, "NCHW", Quartiles(1.0, median, 99.0), 0.0, 1, None)
+        return StepRow("x", 1, "NCHW", "pixels", Quartiles(1.0, median, 99.0), 0.0, 1, None)
 
     ours, theirs = (make_row(2.0), make_row(50.0)), (make_row(7.0), make_row(8.0))
     assert StepReport({}, 1, 1, ours, theirs, (), LossCheck(1e-6, None, 1e-12)).ratio == 3.5

@@ -116,7 +116,7 @@ def test_weights_alone_are_penalized(make_config):
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "channels_last"])
-@pytest.mark.parametrize("source", ["uint8", "float32"])
+@pytest.mark.parametrize("source", ["pixels", "normalized"])
 def test_batches_are_the_same_pixels(make_config, layout, source):
     workload = Workload(make_config())
     images, batches = Images(workload, layout, source), workload.create_batches()
@@ -170,4 +170,4 @@ def test_every_candidate_gathers_from_what_is_faster(make_config):
         ("torch compile", "NCHW"),
         ("torch compile", "channels_last"),
     ]
-    assert {candidate.frugal.source for candidate in candidates} == {"uint8"}
+    assert {candidate.frugal.source for candidate in candidates} == {"pixels"}

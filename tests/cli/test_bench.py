@@ -41,7 +41,16 @@ STEP_KEYS = [
     "losses",
     "rows",
 ]
-ROW_KEYS = ["engine", "threads", "layout", "step_ms", "images_per_second", "steps", "peak_memory_mb"]
+ROW_KEYS = [
+    "engine",
+    "threads",
+    "layout",
+    "source",
+    "step_ms",
+    "images_per_second",
+    "steps",
+    "peak_memory_mb",
+]
 
 
 @pytest.fixture
@@ -61,7 +70,7 @@ def report():
     """Two sides that agree, and a candidate that did not compile."""
 
     def make_row(engine, median, memory):
-        return StepRow(engine, 2, "NCHW", Quartiles(1.0, median, 9.0), 1000.0, 20, memory)
+        return StepRow(engine, 2, "NCHW", "pixels", Quartiles(1.0, median, 9.0), 1000.0, 20, memory)
 
     return StepReport(
         conditions={"load_average": 0.0},
