@@ -32,12 +32,14 @@ typedef struct {
     real *scratch;
 } conv_job;
 
-/* Winograd: 3x3 at stride 1, with enough channels that its transforms pay. */
+/* Winograd: 3x3 at stride 1, with enough channels that its transforms pay, and more than half of
+ * the outputs in its tiles of 4x4 wanted. */
 static int uses_winograd(const conv_shape *s) {
     const window_shape *w = &s->window;
     return !s->exact && w->kernel_h == 3 && w->kernel_w == 3 && w->stride_h == 1 && w->stride_w == 1 &&
            w->dilation_h == 1 && w->dilation_w == 1 && s->groups == 1 && w->pad_top <= 2 &&
-           w->pad_left <= 2 && s->x.C >= WINOGRAD_CHANNELS && s->z.C >= WINOGRAD_CHANNELS;
+           w->pad_left <= 2 && s->x.C >= WINOGRAD_CHANNELS && s->z.C >= WINOGRAD_CHANNELS &&
+           2 * s->z.H * s->z.W > round_up(s->z.H, 4) * round_up(s->z.W, 4);
 }
 
 static winograd_product winograd_of_forward(const conv_shape *s) {

@@ -113,9 +113,10 @@ def _report(error: BaseException) -> int:
             display.error("interrupted")
             return 130
         case BrokenPipeError():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # its reader has left
+            _give_up_output()  # its reader has left
             return 1
         case OSError():
+            _give_up_output()
             place = f"{error.filename}: " if error.filename else ""
             display.error(f"{place}{error.strerror or error}")
             return 1
@@ -126,3 +127,11 @@ def _report(error: BaseException) -> int:
         case _:
             display.internal_error(error, traceback=os.environ.get("CNNCTL_DEBUG") == "1")
             return 1
+
+
+def _give_up_output() -> None:
+    """If stdout cannot be written to, drop what it holds: the interpreter would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
