@@ -16,7 +16,7 @@
 /* Where the parts of the scratch begin, in reals. Shared parts first, then each worker's. */
 typedef struct {
     ptrdiff_t filters, folded, bias, scale, shift, from_z, from_one, moments, partial, du, shared;
-    ptrdiff_t image, z, dz, gradient, winograd, worker;
+    ptrdiff_t image, z, dz, sums, gradient, winograd, worker;
     ptrdiff_t chunks, group; /* of the batch, backward; images handled at a time */
 } layout;
 
@@ -99,6 +99,7 @@ static layout lay_out(const conv_shape *s, ptrdiff_t n) {
     l.image = take(&end, uses_winograd(s) ? 0 : s->x.H * padded_line(s));
     l.z = take(&end, s->pooling ? l.group * s->z.image : 0);
     l.dz = take(&end, l.group * s->z.image);
+    l.sums = take(&end, s->norm ? 2 * s->z.pixel : 0);
     l.gradient = take(&end, uses_winograd(s) ? 0 : s->z.H * gradient_line(s));
     l.winograd = take(&end, winograd);
     l.worker = end + LANES; /* one line more, so that neighbours never write to one cache line */
@@ -333,33 +334,11 @@ static void find_input_gradient(const conv_job *job, const real *dz, real *scrat
 /* The chunk's images: from (chunk's number) to (its successor's). */
 static ptrdiff_t chunk_start(const conv_job *job, ptrdiff_t chunk) { return job->n * chunk / job->l.chunks; }
 
-/* The gradient before activation and pool of one image: dL/d(norm(z) + r), perhaps dy itself. */
-static const real *undo(const conv_job *job, ptrdiff_t n, real *du) {
-    const conv_shape *s = job->s;
-    sandwich_image m = view_image(job, n);
-    return undo_image(&m, (const real *)job->g->dy + n * s->y.image,
-                      job->a->index ? job->a->index + n * s->y.image : NULL, du);
+static const real *view_dy(const conv_job *job, ptrdiff_t n) {
+    return (const real *)job->g->dy + n * job->s->y.image;
 }
-
-/* Sums over one image of du and of du (z - mean), added to `sums`, channel by channel. */
-INLINE void sum_pixels(const ptrdiff_t vectors, const image_shape *s, const real *du, const real *z,
-                       const real *mean, ptrdiff_t c, double *sums) {
-    vec sum[4], product[4], middle[4];
-    UNROLLED (v, vectors) {
-        sum[v] = product[v] = (vec){0};
-        middle[v] = load(mean + c + v * VLEN);
-    }
-    for (ptrdiff_t at = c; at < s->H * s->W * s->pixel; at += s->pixel)
-        UNROLLED (v, vectors) {
-            vec gradient = load(du + at + v * VLEN);
-            sum[v] += gradient;
-            product[v] += gradient * (load(z + at + v * VLEN) - middle[v]);
-        }
-    UNROLLED (v, vectors)
-        for (ptrdiff_t lane = 0; lane < VLEN; lane++) {
-            sums[c + v * VLEN + lane] += (double)sum[v][lane];
-            sums[s->pixel + c + v * VLEN + lane] += (double)product[v][lane];
-        }
+static const tap_index *view_index(const conv_job *job, ptrdiff_t n) {
+    return job->a->index ? job->a->index + n * job->s->y.image : NULL;
 }
 
 /* Where the first sweep leaves du for the second, if anywhere. */
@@ -372,19 +351,16 @@ static real *kept_gradient(const conv_job *job, ptrdiff_t n) {
 static void sum_chunk(const void *context, ptrdiff_t chunk, int worker) {
     const conv_job *job = context;
     const conv_shape *s = job->s;
-    real *dz = worker_scratch(job, worker) + job->l.dz;
-    double *sums = (double *)(job->scratch + job->l.moments) + 2 * chunk * s->z.pixel;
-    memset(sums, 0, (size_t)(2 * s->z.pixel) * sizeof(double));
+    real *scratch = worker_scratch(job, worker), *sums = scratch + job->l.sums;
+    double *totals = (double *)(job->scratch + job->l.moments) + 2 * chunk * s->z.pixel;
+    memset(totals, 0, (size_t)(2 * s->z.pixel) * sizeof(double));
     for (ptrdiff_t n = chunk_start(job, chunk); n < chunk_start(job, chunk + 1); n++) {
-        real *kept = kept_gradient(job, n);
-        const real *du = undo(job, n, kept ? kept : dz), *z = (const real *)job->a->z + n * s->z.image;
-        if (kept && du != kept)
-            memcpy(kept, du, (size_t)s->z.image * sizeof(real));
-        ptrdiff_t c = 0;
-        for (; c + 4 * VLEN <= s->z.pixel; c += 4 * VLEN)
-            sum_pixels(4, &s->z, du, z, job->a->mean, c, sums);
-        for (; c < s->z.pixel; c += VLEN)
-            sum_pixels(1, &s->z, du, z, job->a->mean, c, sums);
+        memset(sums, 0, (size_t)(2 * s->z.pixel) * sizeof(real));
+        sandwich_image m = view_image(job, n);
+        undo_sink sink = {kept_gradient(job, n), sums, sums + s->z.pixel, .mean = job->a->mean};
+        sum_gradients(&m, view_dy(job, n), view_index(job, n), &sink, scratch + job->l.dz);
+        for (ptrdiff_t i = 0; i < 2 * s->z.pixel; i++)
+            totals[i] += (double)sums[i];
     }
 }
 
@@ -413,26 +389,31 @@ static void find_norm_gradient(const conv_job *job, real *from_z, real *from_one
 /* dz of one image; dy itself where nothing stands behind the convolution. */
 static const real *find_dz(const conv_job *job, ptrdiff_t n, real *dz) {
     const conv_shape *s = job->s;
-    ptrdiff_t size = s->z.H * s->z.W * s->z.pixel;
-    real *dr = job->g->dr ? (real *)job->g->dr + n * s->z.image : NULL;
-    if (!s->norm) {
-        const real *du = undo(job, n, dz);
-        if (dr)
-            memcpy(dr, du, (size_t)s->z.image * sizeof(real));
-        if (du == dz || s->groups == 1)
-            return du;
-        /* Tiles read whole vectors, past the last group's channels. */
-        memcpy(dz, du, (size_t)size * sizeof(real));
+    size_t bytes = (size_t)s->z.image * sizeof(real);
+    const real *dy = view_dy(job, n);
+    sandwich_image m = view_image(job, n);
+    if (s->norm) {
+        undo_sink sink = {.to = dz,
+                          .from_z = job->scratch + job->l.from_z,
+                          .from_one = job->scratch + job->l.from_one};
+        const real *kept = kept_gradient(job, n);
+        if (kept)
+            apply_kept_gradient(&m, kept, &sink);
+        else
+            apply_gradient(&m, dy, view_index(job, n), &sink, dz);
         return dz;
     }
-    const real *kept = kept_gradient(job, n), *du = kept ? kept : undo(job, n, dz);
-    const real *z = (const real *)job->a->z + n * s->z.image;
-    const real *from_z = job->scratch + job->l.from_z, *from_one = job->scratch + job->l.from_one;
-    for (ptrdiff_t at = 0; at < size; at += s->z.pixel)
-        for (ptrdiff_t c = 0; c < s->z.pixel; c += VLEN)
-            store(dz + at + c, load(du + at + c) * load(job->scale + c) +
-                                   (load(z + at + c) * load(from_z + c) + load(from_one + c)));
-    return dz;
+    int bare = s->activation == ACTIVATION_NONE && s->pooling == POOL_NONE;
+    if (!bare)
+        store_gradient(&m, dy, view_index(job, n), dz);
+    else if (s->groups > 1) /* tiles read whole vectors, past the last group's channels */
+        memcpy(dz, dy, bytes);
+    else
+        dz = NULL;
+    const real *du = dz ? dz : dy;
+    if (job->g->dr)
+        memcpy((real *)job->g->dr + n * s->z.image, du, bytes);
+    return du;
 }
 
 static void backward_direct(const conv_job *job, ptrdiff_t n, const real *dz, real *dw, real *scratch) {

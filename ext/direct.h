@@ -361,6 +361,11 @@ static const real_int *first_lanes(ptrdiff_t count) {
     return lanes + VLEN - count;
 }
 
+/* For the last of `vectors`, where `count` lanes in all are to stay. */
+static const real_int *keep_of(ptrdiff_t count, ptrdiff_t vectors) {
+    return count < vectors * VLEN ? first_lanes(count - (vectors - 1) * VLEN) : NULL;
+}
+
 INLINE vec keep_lanes(vec value, const real_int *keep) {
     return (vec)((mask)value & (mask)load((const real *)keep));
 }
@@ -626,7 +631,7 @@ static void run_product(const product *p, const real *image, const real *filters
             ptrdiff_t first, end;
             valid_rows(p, oh, &first, &end);
             product_tile t = start_row(p, image, filters + panel * panel_size(p), oh, first, end);
-            t.keep = count < vectors * VLEN ? first_lanes(count - (vectors - 1) * VLEN) : NULL;
+            t.keep = keep_of(count, vectors);
             real *to = out + (oh - first_row) * p->out_line + panel * PANEL;
             for (ptrdiff_t i = 0; i < tiles; i++) {
                 ptrdiff_t pixels = tile_start(columns, tiles, i + 1) - tile_start(columns, tiles, i);
@@ -674,7 +679,7 @@ typedef struct {
     ptrdiff_t rows; /* output rows whose kernel row lies inside the image */
     real *dw;
     ptrdiff_t tap_step, channel_step; /* reals of dw from a tap to the next, from a channel */
-    const real_int *keep;             /* the last vector's lanes that count */
+    const real_int *keep;             /* the last vector's lanes that count; NULL: all */
 } gradient_tile;
 
 INLINE void load_vectors(const ptrdiff_t vectors, vec to[TILE_VECTORS], const real *from) {
@@ -737,16 +742,20 @@ INLINE void compute_gradient_tile(const ptrdiff_t taps, const ptrdiff_t channels
     UNROLLED (i, taps * channels)
         UNROLLED (v, vectors)
             sums[i][v] = (vec){0};
+    const real *image = g->image, *dz = g->dz;
     for (ptrdiff_t oh = 0; oh < g->rows; oh++) {
-        const real *image = g->image + oh * p->row_stride * p->line, *dz = g->dz + oh * p->out_line;
         if (taps > 1 && is_upright(p))
             accumulate_row(taps, channels, vectors, sums, image, p->step, p->dilation * p->line, p->columns,
                            dz, p->out_step);
         else
             accumulate_row(taps, channels, vectors, sums, image, p->step, 1, p->columns, dz, p->out_step);
+        image += p->row_stride * p->line;
+        dz += p->out_line;
     }
-    UNROLLED (i, taps * channels)
-        sums[i][vectors - 1] = keep_lanes(sums[i][vectors - 1], g->keep);
+    if (g->keep) {
+        UNROLLED (i, taps * channels)
+            sums[i][vectors - 1] = keep_lanes(sums[i][vectors - 1], g->keep);
+    }
     UNROLLED (i, taps * channels) {
         real *to = g->dw + i / channels * g->tap_step + i % channels * g->channel_step;
         UNROLLED (v, vectors)
@@ -821,7 +830,7 @@ static void add_gradient_tile(const product *p, const real *image, const real *d
                        .dw = direct ? to : aside,
                        .tap_step = direct ? p->depth * p->out_step : channels * PANEL,
                        .channel_step = direct ? channel_rows * p->out_step : PANEL,
-                       .keep = first_lanes(count - (vectors - 1) * VLEN)};
+                       .keep = keep_of(count, vectors)};
     gradient_tiles[p->taps / 2][vectors - 1][channels - 1](p, &t);
     for (ptrdiff_t i = 0; !direct && i < p->taps * channels; i++)
         for (ptrdiff_t f = 0; f < count; f++)
@@ -865,17 +874,17 @@ static void add_weight_gradient(const product *together, const real *image, cons
         }
         ptrdiff_t most = TILE_CHANNELS(p.taps, vectors), extent = is_upright(&p) ? p.kernel_h : p.depth;
         ptrdiff_t tiles = ceil_div(extent, most);
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t start = tile_start(extent, tiles, i), count = tile_start(extent, tiles, i + 1) - start;
-            if (is_upright(&p)) {
-                add_upright_gradient(&p, image, dz, panel, start, count, dw);
-                continue;
-            }
-            for (ptrdiff_t kh = 0; kh < p.kernel_h; kh++) {
-                ptrdiff_t first, end;
-                find_output_rows(&p, kh, &first, &end);
-                for (ptrdiff_t r = 0; r < p.runs; r++)
-                    add_gradient_tile(&p, image, dz, panel, kh, r, start, count, first, end, dw);
+        for (ptrdiff_t i = 0; is_upright(&p) && i < tiles; i++) {
+            ptrdiff_t kh = tile_start(extent, tiles, i);
+            add_upright_gradient(&p, image, dz, panel, kh, tile_start(extent, tiles, i + 1) - kh, dw);
+        }
+        for (ptrdiff_t run = 0; !is_upright(&p) && run < p.kernel_h * p.runs; run++) {
+            ptrdiff_t first, end;
+            find_output_rows(&p, run / p.runs, &first, &end);
+            for (ptrdiff_t i = 0; i < tiles; i++) {
+                ptrdiff_t c = tile_start(extent, tiles, i);
+                add_gradient_tile(&p, image, dz, panel, run / p.runs, run % p.runs, c,
+                                  tile_start(extent, tiles, i + 1) - c, first, end, dw);
             }
         }
     }

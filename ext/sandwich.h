@@ -245,13 +245,45 @@ INLINE vec undo_pixel(const activation_kind kind, const sandwich_image *m, ptrdi
     return activation_gradient(kind, gradient, kind == ACTIVATION_GELU ? u : activate(kind, u));
 }
 
-INLINE void undo_pairs(const activation_kind kind, const sandwich_image *m, const real *dy,
-                       const tap_index *index, real *du) {
+/* What becomes of du, pixel by pixel, while it is at hand. */
+typedef enum {
+    UNDO_STORE, /* stored */
+    UNDO_SUM,   /* added to norm's sums over du and du (z - mean), and stored if that is wanted */
+    UNDO_APPLY  /* dz = scale du + (from_z z + from_one), stored */
+} undo_mode;
+
+typedef struct {
+    real *to;                            /* where to store; NULL: nowhere */
+    real *sums, *products;               /* of UNDO_SUM, a pixel each */
+    const real *mean, *from_z, *from_one; /* what UNDO_SUM and UNDO_APPLY take */
+} undo_sink;
+
+INLINE void add_to(real *sum, vec value) { store(sum, load(sum) + value); }
+
+INLINE void sum_gradient(const undo_sink *sink, ptrdiff_t c, vec du, vec z) {
+    add_to(sink->sums + c, du);
+    add_to(sink->products + c, du * (z - load(sink->mean + c)));
+}
+
+INLINE void emit(const undo_mode mode, const sandwich_image *m, const undo_sink *sink, ptrdiff_t at, ptrdiff_t c,
+                 vec du) {
+    if (mode == UNDO_STORE)
+        store(sink->to + at, du);
+    if (mode == UNDO_SUM) {
+        if (sink->to)
+            store(sink->to + at, du);
+        sum_gradient(sink, c, du, load(m->z + at));
+    }
+    if (mode == UNDO_APPLY)
+        store(sink->to + at, du * load(m->scale + c) +
+                                 (load(m->z + at) * load(sink->from_z + c) + load(sink->from_one + c)));
+}
+
+INLINE void undo_pairs(const activation_kind kind, const undo_mode mode, const sandwich_image *m,
+                       const real *dy, const tap_index *index, const undo_sink *sink) {
     const conv_shape *s = m->s;
     const ptrdiff_t offsets[PAIR_TAPS] = PAIR_OFFSETS(s);
     int from_z = differentiates_z(s);
-    if (2 * s->y.H < s->z.H || 2 * s->y.W < s->z.W)
-        memset(du, 0, (size_t)(s->z.H * s->z.W * s->z.pixel) * sizeof(real));
     for (ptrdiff_t oh = 0; oh < s->y.H; oh++)
         for (ptrdiff_t ow = 0; ow < s->y.W; ow++) {
             ptrdiff_t to = (2 * oh * s->z.W + 2 * ow) * s->z.pixel, at = (oh * s->y.W + ow) * s->y.pixel;
@@ -264,71 +296,95 @@ INLINE void undo_pairs(const activation_kind kind, const sandwich_image *m, cons
                     winner = load_index(index + at + c);
                 if (!from_z)
                     gradient = activation_gradient(kind, gradient, load(m->y + at + c));
+                if (mode == UNDO_SUM && !from_z && s->pooling == POOL_MAX && !sink->to) {
+                    vec z = load(m->z + to + c); /* the winner's: no other pixel has a gradient */
+                    UNROLLED (t, PAIR_TAPS - 1)
+                        z = choose(winner == fill_mask(t + 1), load(m->z + to + offsets[t + 1] + c), z);
+                    sum_gradient(sink, c, gradient, z);
+                    continue;
+                }
                 UNROLLED (t, PAIR_TAPS) {
                     vec share = gradient;
                     if (s->pooling == POOL_MAX)
                         share = (vec)((mask)gradient & (mask)(winner == fill_mask(t)));
                     if (from_z)
                         share = undo_pixel(kind, m, to + offsets[t] + c, c, share);
-                    store(du + to + offsets[t] + c, share);
+                    emit(mode, m, sink, to + offsets[t] + c, c, share);
                 }
             }
         }
 }
 
-INLINE void undo_kind(const activation_kind kind, const sandwich_image *m, const real *dy,
-                      const tap_index *index, real *du) {
+/* Undoes the pool into `spread` where that takes a sweep of its own. */
+INLINE void undo_kind(const activation_kind kind, const undo_mode mode, const sandwich_image *m,
+                      const real *dy, const tap_index *index, const undo_sink *sink, real *spread) {
     const conv_shape *s = m->s;
-    int from_z = differentiates_z(s);
-    if (s->pooling && pools_pairs(s)) {
-        undo_pairs(kind, m, dy, index, du);
+    int from_z = differentiates_z(s), undone = kind == ACTIVATION_NONE;
+    if (s->pooling && pools_pairs(s) && 2 * s->y.H == s->z.H && 2 * s->y.W == s->z.W) {
+        undo_pairs(kind, mode, m, dy, index, sink);
         return;
     }
     if (s->pooling == POOL_MAX) {
-        if (from_z)
-            spread_max(ACTIVATION_NONE, m, dy, index, du);
-        else
-            spread_max(kind, m, dy, index, du);
-        dy = du;
+        spread_max(from_z ? ACTIVATION_NONE : kind, m, dy, index, spread);
+        undone |= !from_z;
     }
-    if (s->pooling == POOL_AVERAGE) {
-        spread_average(s, dy, du);
-        dy = du;
-    }
-    if (kind == ACTIVATION_NONE || (s->pooling == POOL_MAX && !from_z))
+    if (s->pooling == POOL_AVERAGE)
+        spread_average(s, dy, spread);
+    if (s->pooling)
+        dy = spread;
+    if (mode == UNDO_STORE && undone && dy == sink->to)
         return;
     for (ptrdiff_t pixel = 0; pixel < s->z.H * s->z.W; pixel++)
         for (ptrdiff_t c = 0; c < s->z.pixel; c += VLEN) {
             ptrdiff_t at = pixel * s->z.pixel + c;
-            vec gradient = load(dy + at);
-            store(du + at, from_z ? undo_pixel(kind, m, at, c, gradient)
-                                  : activation_gradient(kind, gradient, load(m->y + at)));
+            vec du = load(dy + at);
+            if (!undone)
+                du = from_z ? undo_pixel(kind, m, at, c, du) : activation_gradient(kind, du, load(m->y + at));
+            emit(mode, m, sink, at, c, du);
         }
 }
 
-/* du = dL/d(scale z + shift + r), given dy; returns dy itself where it is that already. */
-static const real *undo_image(const sandwich_image *m, const real *dy, const tap_index *index, real *du) {
-    const conv_shape *s = m->s;
-    switch (s->activation) {
+INLINE void undo_image(const undo_mode mode, const sandwich_image *m, const real *dy, const tap_index *index,
+                       const undo_sink *sink, real *spread) {
+    switch (m->s->activation) {
     case ACTIVATION_NONE:
-        if (s->pooling == POOL_NONE)
-            return dy;
-        undo_kind(ACTIVATION_NONE, m, dy, index, du);
+        undo_kind(ACTIVATION_NONE, mode, m, dy, index, sink, spread);
         break;
     case ACTIVATION_RELU:
-        undo_kind(ACTIVATION_RELU, m, dy, index, du);
+        undo_kind(ACTIVATION_RELU, mode, m, dy, index, sink, spread);
         break;
     case ACTIVATION_TANH:
-        undo_kind(ACTIVATION_TANH, m, dy, index, du);
+        undo_kind(ACTIVATION_TANH, mode, m, dy, index, sink, spread);
         break;
     case ACTIVATION_SIGMOID:
-        undo_kind(ACTIVATION_SIGMOID, m, dy, index, du);
+        undo_kind(ACTIVATION_SIGMOID, mode, m, dy, index, sink, spread);
         break;
     case ACTIVATION_GELU:
-        undo_kind(ACTIVATION_GELU, m, dy, index, du);
+        undo_kind(ACTIVATION_GELU, mode, m, dy, index, sink, spread);
         break;
     }
-    return du;
+}
+
+/* The gradient du = dL/d(scale z + shift + r) of one image, given dy: stored in full, */
+static void store_gradient(const sandwich_image *m, const real *dy, const tap_index *index, real *du) {
+    undo_image(UNDO_STORE, m, dy, index, &(undo_sink){.to = du}, du);
+}
+/* summed, and stored on the way if sink->to is given, */
+static void sum_gradients(const sandwich_image *m, const real *dy, const tap_index *index,
+                          const undo_sink *sink, real *spread) {
+    undo_image(UNDO_SUM, m, dy, index, sink, spread);
+}
+static void apply_kept_gradient(const sandwich_image *m, const real *du, const undo_sink *sink) {
+    for (ptrdiff_t pixel = 0; pixel < m->s->z.H * m->s->z.W; pixel++)
+        for (ptrdiff_t c = 0; c < m->s->z.pixel; c += VLEN) {
+            ptrdiff_t at = pixel * m->s->z.pixel + c;
+            emit(UNDO_APPLY, m, sink, at, c, load(du + at));
+        }
+}
+/* or taken on to dz. `spread` has room for an image of z. */
+static void apply_gradient(const sandwich_image *m, const real *dy, const tap_index *index,
+                           const undo_sink *sink, real *spread) {
+    undo_image(UNDO_APPLY, m, dy, index, sink, spread);
 }
 
 #endif

@@ -216,10 +216,34 @@ INLINE void transform_input(const winograd_product *p, corner at, ptrdiff_t coun
                         v + block * PLANES * plane, plane);
 }
 
+/* Memory that the transforms will need, a cache line at a time: products have time to wait for it. */
+typedef struct {
+    const real *next, *end, *then, *then_end;
+} fetches;
+
+/* The images lie as their tiles do, in order: this pass's part of y, and the next one's of x. */
+static fetches plan_fetches(const winograd_product *p, ptrdiff_t first, ptrdiff_t count, const real *x,
+                            const real *y) {
+    ptrdiff_t tiles = tiles_of(p), of_x = p->x.image / tiles, of_y = p->y.image / tiles;
+    return (fetches){y + of_y * first, y + of_y * (first + count), x + of_x * (first + count),
+                     x + of_x * (first + 2 * count)};
+}
+
+/* Where to fetch the next `lines` from. The last ones again, once all are fetched. */
+static const real *take_fetches(fetches *f, ptrdiff_t lines) {
+    const real *from = f->next;
+    f->next += lines * LANES;
+    if (f->next >= f->end) {
+        f->next = f->end == f->then_end ? from : f->then;
+        f->end = f->then_end;
+    }
+    return from;
+}
+
 /* One point of `rows` tiles and one panel: m = v u, from the first `columns` of `bias` on, if given. It is
  * accumulate_nn, but fetches the filters ahead: they are too many to stay in the cache between passes. */
 INLINE void product_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const real *v, ptrdiff_t depth,
-                         const real *u, const real *bias, ptrdiff_t columns, real *m) {
+                         const real *u, const real *bias, ptrdiff_t columns, const real *fetch, real *m) {
     vec sums[TILE_ROWS][TILE_VECTORS];
     UNROLLED (j, vectors) {
         ptrdiff_t lanes = at_least(0, at_most(VLEN, columns - j * VLEN));
@@ -229,8 +253,9 @@ INLINE void product_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const re
     }
     for (ptrdiff_t k = 0; k < depth; k += PANEL, v += PLANES * FORWARD_PLANE) {
 #pragma GCC unroll 2
-        for (ptrdiff_t c = 0; c < at_most(PANEL, depth - k); c++, u += PANEL) {
+        for (ptrdiff_t c = 0; c < at_most(PANEL, depth - k); c++, u += PANEL, fetch += LANES) {
             vec right[TILE_VECTORS];
+            __builtin_prefetch(fetch);
             UNROLLED (i, ceil_div(vectors * VLEN, LANES))
                 __builtin_prefetch(u + AHEAD + i * LANES);
             UNROLLED (j, vectors)
@@ -249,7 +274,7 @@ INLINE void product_tile(const ptrdiff_t rows, const ptrdiff_t vectors, const re
 
 /* All points of `count` tiles and one panel. */
 static void multiply_panel(const winograd_product *p, ptrdiff_t panel, ptrdiff_t count, const real *v,
-                           const real *filters, const real *bias, real *m) {
+                           const real *filters, const real *bias, fetches *ahead, real *m) {
     ptrdiff_t C = p->x.C, f = panel * PANEL, strips = ceil_div(count, TILE_ROWS);
     ptrdiff_t vectors = at_most(TILE_VECTORS, ceil_div(p->y.pixel - f, VLEN));
     for (ptrdiff_t t = 0; t < PLANES; t++)
@@ -258,7 +283,7 @@ static void multiply_panel(const winograd_product *p, ptrdiff_t panel, ptrdiff_t
                       rows = tile_start(count, strips, strip + 1) - tile;
             ptrdiff_t at = t * FORWARD_PLANE + tile * PANEL;
             DISPATCH_TILE(rows, vectors, product_tile, v + at, C, filters + (panel * PLANES + t) * PLANE(C),
-                          bias && t == UNIT_POINT ? bias + f : NULL, p->y.C - f, m + at)
+                          bias && t == UNIT_POINT ? bias + f : NULL, p->y.C - f, take_fetches(ahead, C), m + at)
         }
 }
 
@@ -312,9 +337,10 @@ void NAME(winograd_forward)(const winograd_product *p, ptrdiff_t n, const real *
         ptrdiff_t first = tile_start(tiles, passes, pass),
                   count = tile_start(tiles, passes, pass + 1) - first;
         corner at = find_tile(p, first);
+        fetches ahead = plan_fetches(p, first, count, x, y);
         transform_input(p, at, count, x, v, FORWARD_PLANE);
         for (ptrdiff_t panel = 0; panel < panels_of(p->y.C); panel++) {
-            multiply_panel(p, panel, count, v, filters, bias, m);
+            multiply_panel(p, panel, count, v, filters, bias, &ahead, m);
             transform_output(p, panel, at, count, m, y);
         }
     }
