@@ -28,6 +28,11 @@ class Engine:
         return "pixels"
 
     @property
+    def compiled(self) -> bool:
+        """Nothing of it is compiled as it runs."""
+        return False
+
+    @property
     def frugal(self) -> "Engine":
         """Itself: it has no way to trade memory for time."""
         return self

@@ -24,7 +24,7 @@ from cnnctl.data.dataset import Array
 from cnnctl.errors import ConfigError
 
 LOSS_STEPS, LOSS_BOUND, OWN_FACTOR = 10, 1e-3, 4.0
-"""Losses agree within this bound, or that many times what the peer's two layouts differ by."""
+"""Losses agree within this bound, or that many times what two of the peer's candidates differ by."""
 DOUBLE_STEPS, DOUBLE_BOUND = 5, 1e-9
 """And in float64 within this one: rounding is out of the way there, so that nothing can hide in it."""
 
@@ -62,6 +62,9 @@ class Contender(Protocol):
 
     @property
     def source(self) -> str: ...
+
+    @property
+    def compiled(self) -> bool: ...
 
     @property
     def frugal(self) -> "Contender": ...
@@ -128,7 +131,8 @@ class LossCheck:
 
     Attributes:
         difference: of our engines from the peer's fastest candidate.
-        peer_difference: of its other layout from that one; None where only one runs.
+        peer_difference: of another one, in the other layout if possible and not compiled, from that
+            one; None where only one runs.
         double_difference: of our engines from it, all in float64.
     """
 
@@ -207,6 +211,8 @@ def measure_steps(
         note(f"timing {steps} steps each of {_list_names(finalists)}")
         seconds = probed | _time_sides(finalists, ceil(steps / TURN_STEPS))
         theirs = sorted(peers, key=lambda c: (c not in finalists, median(seconds[c])))
+        wrong = find_wrong(task, workload, theirs, note)
+        theirs = [candidate for candidate in theirs if candidate not in wrong]
         losses = check_losses(task, workload, engines, theirs, note) if theirs else None
     peaks = {}
     for contender in (*engines, *theirs[:1]):
@@ -222,9 +228,35 @@ def measure_steps(
         workload.batch_size,
         ours=make_rows(engines),
         theirs=make_rows(theirs),
-        failures=tuple(failures),
+        failures=(*failures, *wrong.values()),
         losses=losses,
     )
+
+
+def find_wrong(
+    task: Task, workload: Workload, peers: Sequence[Contender], note: Note = lambda _: None
+) -> dict[Contender, Failure]:
+    """The peer's compiled candidates, from the fastest on, that don't compute what it does uncompiled.
+
+    Ends at the first that does: what is slower is not compared with. (torch.compile of 2.13
+    trains a network with local response normalisation wrongly.)
+    """
+    wrong: dict[Contender, Failure] = {}
+    eager = next((peer for peer in peers if not peer.compiled), None)
+    cast = workload.cast("float64")
+    for peer in peers:
+        if eager is None or not peer.compiled:
+            break
+        note(f"comparing the losses of {DOUBLE_STEPS} steps in float64: {_list_names([eager, peer])}")
+        wanted, found = (
+            read_losses(side.frugal, cast, DOUBLE_STEPS, evaluate=task.evaluate) for side in (eager, peer)
+        )
+        difference = _find_difference(found, wanted)
+        if difference <= DOUBLE_BOUND:
+            break
+        reason = f"its losses differ by {difference:.1e} from those of {eager.name}, in float64"
+        wrong[peer] = Failure(peer.name, peer.layout, reason)
+    return wrong
 
 
 def check_losses(
@@ -234,12 +266,12 @@ def check_losses(
     peers: Sequence[Contender],
     note: Note = lambda _: None,
 ) -> LossCheck:
-    """Compare our engines, and the peer's other layout, with the first of its candidates.
+    """Compare our engines, and another candidate of the peer's, with the first of its candidates.
 
     Without dropout, since no two sides draw the same random numbers.
     """
     best, dtype = peers[0], task.config.engine.dtype
-    others = [peer for peer in peers if peer.layout != best.layout][:1]
+    others = sorted(peers[1:], key=lambda peer: (peer.compiled, peer.layout == best.layout))[:1]
 
     def compare(dtype: str, steps: int, contenders: Sequence[Contender]) -> list[float]:
         note(f"comparing the losses of {steps} steps in {dtype}: {_list_names([best, *contenders])}")
@@ -248,12 +280,16 @@ def check_losses(
             read_losses(contender.frugal, cast, steps, evaluate=task.evaluate)
             for contender in (best, *contenders)
         )
-        return [float(np.max(np.abs(losses - wanted) / np.abs(wanted))) for losses in found]
+        return [_find_difference(losses, wanted) for losses in found]
 
     differences = compare(dtype, LOSS_STEPS, [*engines, *others])
     ours, theirs = differences[: len(engines)], differences[len(engines) :]
     double = compare("float64", DOUBLE_STEPS, engines)
     return LossCheck(float(np.max(ours)), theirs[0] if theirs else None, float(np.max(double)))
+
+
+def _find_difference(losses: Array, wanted: Array) -> float:
+    return float(np.max(np.abs(losses - wanted) / np.abs(wanted)))
 
 
 def read_losses(contender: Contender, workload: Workload, steps: int, *, evaluate: bool) -> Array:

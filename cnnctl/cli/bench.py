@@ -179,7 +179,7 @@ def step(
 
 
 def _describe_losses(losses: "LossCheck") -> str:
-    own = "" if losses.peer_difference is None else f" (its own layouts: {losses.peer_difference:.1e})"
+    own = "" if losses.peer_difference is None else f" (itself, another way: {losses.peer_difference:.1e})"
     return (
         f"they differ from PyTorch's by up to {losses.difference:.1e}{own}, "
         f"and in float64 by {losses.double_difference:.1e}"

@@ -15,6 +15,7 @@ from cnnctl.bench.step import (
     StepRow,
     Task,
     check_losses,
+    find_wrong,
     measure_steps,
     read_losses,
     run_briefly,
@@ -111,6 +112,16 @@ def test_a_candidate_that_does_not_compile_is_named(task, with_peers):
     [failure] = report.failures
     assert (failure.engine, failure.layout) == ("torch compile", "NCHW")
     assert failure.reason == "RuntimeError: no compiler"
+
+
+def test_what_compiles_to_something_else_is_not_compared_with(task):
+    eager, right = Peer("NCHW"), Peer("channels_last", compiled=True, factor=1 + 1e-12)
+    wrong = Peer("NCHW", compiled=True, factor=1 + 1e-6, name="torch compile")
+    found = find_wrong(task, task.load(), [wrong, right, eager])
+    assert {peer: failure.reason for peer, failure in found.items()} == {
+        wrong: "its losses differ by 1.0e-06 from those of torch, in float64"
+    }
+    assert find_wrong(task, task.load(), [eager, wrong]) == {}  # slower than what is compared with
 
 
 def test_a_peer_that_fails_without_a_compiler_is_an_error(task, with_peers):
