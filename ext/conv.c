@@ -17,7 +17,8 @@
 typedef struct {
     ptrdiff_t filters, folded, bias, scale, shift, from_z, from_one, moments, partial, du, shared;
     ptrdiff_t image, z, dz, sums, gradient, winograd, worker;
-    ptrdiff_t chunks, group; /* of the batch, backward; images handled at a time */
+    ptrdiff_t chunks;                /* of the batch, backward */
+    ptrdiff_t group, backward_group; /* images handled at a time */
 } layout;
 
 typedef struct {
@@ -72,17 +73,21 @@ static layout lay_out(const conv_shape *s, ptrdiff_t n) {
     product p = forward_product(s);
     ptrdiff_t weights = weight_count(s), products = count_products(s);
     ptrdiff_t filters = products * at_least(filters_size(&p), flipped_size(s)), winograd = 0;
-    layout l = {.group = 1};
+    layout l = {.group = 1, .backward_group = 1};
     /* Fewer chunks for large filters: each needs a gradient of its own. */
     l.chunks = weights <= 1 << 16 ? 16 : weights <= 1 << 18 ? 8 : 4;
     if (uses_winograd(s)) {
         winograd_product ahead = winograd_of_forward(s), back = winograd_of_gradient(s, 0);
         filters = at_least(NAME(winograd_filters)(s->x.C, s->z.C), NAME(winograd_filters)(s->z.C, s->x.C));
         winograd = at_least(NAME(winograd_scratch)(&ahead), NAME(winograd_scratch)(&back));
-        l.group = at_most(NAME(winograd_group)(&ahead), NAME(winograd_group)(&back));
+        l.group = at_most(NAME(winograd_group)(&ahead, 0), n);
+        l.backward_group = NAME(winograd_group)(&ahead, 1);
+        /* And where a chunk would otherwise be less than such a group. */
+        l.chunks = at_least(at_most(4, l.chunks), at_most(l.chunks, n / l.backward_group));
     }
-    l.group = at_most(l.group, at_least(n, 1));
     l.chunks = at_most(l.chunks, n);
+    l.group = at_least(l.group, 1);
+    l.backward_group = at_most(l.backward_group, ceil_div(n, at_least(l.chunks, 1)));
     ptrdiff_t end = 0;
     l.filters = take(&end, filters);
     l.folded = take(&end, s->norm ? weights : 0);
@@ -98,7 +103,7 @@ static layout lay_out(const conv_shape *s, ptrdiff_t n) {
     end = 0;
     l.image = take(&end, uses_winograd(s) ? 0 : s->x.H * padded_line(s));
     l.z = take(&end, s->pooling ? l.group * s->z.image : 0);
-    l.dz = take(&end, l.group * s->z.image);
+    l.dz = take(&end, l.backward_group * s->z.image);
     l.sums = take(&end, s->norm ? 2 * s->z.pixel : 0);
     l.gradient = take(&end, uses_winograd(s) ? 0 : s->z.H * gradient_line(s));
     l.winograd = take(&end, winograd);
@@ -446,8 +451,8 @@ static void backward_chunk(const void *context, ptrdiff_t chunk, int worker) {
     real *dw = job->scratch + l->partial + chunk * size, *db = dw + weights;
     memset(dw, 0, (size_t)size * sizeof(real));
     ptrdiff_t end = chunk_start(job, chunk + 1);
-    for (ptrdiff_t first = chunk_start(job, chunk); first < end; first += l->group) {
-        ptrdiff_t count = at_most(l->group, end - first);
+    for (ptrdiff_t first = chunk_start(job, chunk); first < end; first += l->backward_group) {
+        ptrdiff_t count = at_most(l->backward_group, end - first);
         const real *dz = NULL;
         for (ptrdiff_t i = 0; i < count; i++) {
             const real *of_image = find_dz(job, first + i, scratch + l->dz + i * s->z.image);

@@ -361,21 +361,40 @@ typedef struct {
     real beta1, beta2, eps, one_minus1, one_minus2, scale1, scale2; /* Adam */
 } update_job;
 
-/* Sum of squares of up to UPDATE_BLOCK reals, in a fixed order. */
+/* Elements an update handles at a time: those whose squares were summed are still at hand. */
+#define UPDATE_RUN 2048
+
+/* Sum of squares, in a fixed order. */
 INLINE double sum_squares(const real *w, ptrdiff_t count) {
+    enum { CHAINS = 4 };
+    vec sums[CHAINS] = {{0}};
+    ptrdiff_t i = 0;
+    for (; i + CHAINS * VLEN <= count; i += CHAINS * VLEN)
+        UNROLLED (chain, CHAINS) {
+            vec value = load(w + i + chain * VLEN);
+            sums[chain] += value * value;
+        }
     double total = 0;
-    for (ptrdiff_t start = 0; start < count; start += 512) {
-        real lanes[64] = {0};
-        ptrdiff_t end = at_most(count, start + 512), i = start;
-        for (; i + 64 <= end; i += 64)
-            for (ptrdiff_t lane = 0; lane < 64; lane++)
-                lanes[lane] += w[i + lane] * w[i + lane];
-        for (; i < end; i++)
-            lanes[0] += w[i] * w[i];
-        for (ptrdiff_t lane = 0; lane < 64; lane++)
-            total += lanes[lane];
-    }
+    UNROLLED (chain, CHAINS)
+        for (ptrdiff_t lane = 0; lane < VLEN; lane++)
+            total += (double)sums[chain][lane];
+    for (; i < count; i++)
+        total += (double)(w[i] * w[i]);
     return total;
+}
+
+typedef struct {
+    ptrdiff_t start, count, end; /* end: of the block */
+} update_run;
+
+static update_run first_run(const update_job *job, ptrdiff_t block) {
+    ptrdiff_t start = block * UPDATE_BLOCK, end = at_most(job->count, start + UPDATE_BLOCK);
+    return (update_run){start, at_most(UPDATE_RUN, end - start), end};
+}
+
+static update_run next_run(update_run run) {
+    ptrdiff_t start = run.start + run.count;
+    return (update_run){start, at_most(UPDATE_RUN, run.end - start), run.end};
 }
 
 static double run_update(update_job *job, int threads, pool_task *task) {
@@ -390,17 +409,20 @@ static double run_update(update_job *job, int threads, pool_task *task) {
 static void sgd_block(const void *context, ptrdiff_t block, int worker) {
     (void)worker;
     const update_job *job = context;
-    ptrdiff_t start = block * UPDATE_BLOCK, count = at_most(UPDATE_BLOCK, job->count - start);
-    real *restrict w = job->w + start, *restrict velocity = job->first + start;
-    const real *restrict dw = job->dw + start;
     real lr = job->lr, l2 = job->l2, momentum = job->momentum, nesterov = job->nesterov;
-    job->sums[block] = sum_squares(w, count);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        real g = dw[i] + l2 * w[i];
-        real v = momentum * velocity[i] + g;
-        velocity[i] = v;
-        w[i] -= lr * (nesterov != 0 ? g + momentum * v : v);
+    double sum = 0;
+    for (update_run run = first_run(job, block); run.count > 0; run = next_run(run)) {
+        real *restrict w = job->w + run.start, *restrict velocity = job->first + run.start;
+        const real *restrict dw = job->dw + run.start;
+        sum += sum_squares(w, run.count);
+        for (ptrdiff_t i = 0; i < run.count; i++) {
+            real g = dw[i] + l2 * w[i];
+            real v = momentum * velocity[i] + g;
+            velocity[i] = v;
+            w[i] -= lr * (nesterov != 0 ? g + momentum * v : v);
+        }
     }
+    job->sums[block] = sum;
 }
 
 double NAME(sgd_update)(const sgd_settings *settings, int threads, ptrdiff_t count, void *w, const void *dw,
@@ -420,19 +442,23 @@ double NAME(sgd_update)(const sgd_settings *settings, int threads, ptrdiff_t cou
 static void adam_block(const void *context, ptrdiff_t block, int worker) {
     (void)worker;
     const update_job *job = context;
-    ptrdiff_t start = block * UPDATE_BLOCK, count = at_most(UPDATE_BLOCK, job->count - start);
-    real *restrict w = job->w + start, *restrict m = job->first + start, *restrict v = job->second + start;
-    const real *restrict dw = job->dw + start;
     real l2 = job->l2, beta1 = job->beta1, beta2 = job->beta2, eps = job->eps;
     real one_minus1 = job->one_minus1, one_minus2 = job->one_minus2;
     real scale1 = job->scale1, scale2 = job->scale2;
-    job->sums[block] = sum_squares(w, count);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        real g = dw[i] + l2 * w[i];
-        m[i] = beta1 * m[i] + one_minus1 * g;
-        v[i] = beta2 * v[i] + one_minus2 * g * g;
-        w[i] -= scale1 * m[i] / (square_root(v[i] * scale2) + eps);
+    double sum = 0;
+    for (update_run run = first_run(job, block); run.count > 0; run = next_run(run)) {
+        real *restrict w = job->w + run.start, *restrict m = job->first + run.start;
+        real *restrict v = job->second + run.start;
+        const real *restrict dw = job->dw + run.start;
+        sum += sum_squares(w, run.count);
+        for (ptrdiff_t i = 0; i < run.count; i++) {
+            real g = dw[i] + l2 * w[i];
+            m[i] = beta1 * m[i] + one_minus1 * g;
+            v[i] = beta2 * v[i] + one_minus2 * g * g;
+            w[i] -= scale1 * m[i] / (square_root(v[i] * scale2) + eps);
+        }
     }
+    job->sums[block] = sum;
 }
 
 double NAME(adam_update)(const adam_settings *settings, int threads, ptrdiff_t count, void *w, const void *dw,

@@ -428,9 +428,9 @@ ptrdiff_t NAME(winograd_scratch)(const winograd_product *p) {
                     blocks * PLANES * GRADIENT_PLANE + PLANES * PANEL * PANEL);
 }
 
-ptrdiff_t NAME(winograd_group)(const winograd_product *p) {
-    ptrdiff_t tiles = tiles_of(p);
-    return at_least(1, (FORWARD_TILES + tiles / 2) / tiles);
+ptrdiff_t NAME(winograd_group)(const winograd_product *p, int gradient) {
+    ptrdiff_t tiles = tiles_of(p), most = gradient ? GRADIENT_TILES : FORWARD_TILES;
+    return at_least(1, (most + tiles / 2) / tiles);
 }
 
 ptrdiff_t NAME(winograd_filters)(ptrdiff_t depth, ptrdiff_t columns) {

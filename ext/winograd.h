@@ -27,8 +27,9 @@ ptrdiff_t NAME(winograd_pack_tasks)(ptrdiff_t depth, ptrdiff_t columns);
 void NAME(winograd_pack)(ptrdiff_t C, ptrdiff_t F, ptrdiff_t row, const real *w, int flipped, ptrdiff_t task,
                          real *filters);
 
-/* Images that one forward call does well to take, and the scratch, in reals, of any call. */
-ptrdiff_t NAME(winograd_group)(const winograd_product *p);
+/* Images that one call, forward or for the weight gradient, does well to take, and the scratch, in reals,
+ * of any call. */
+ptrdiff_t NAME(winograd_group)(const winograd_product *p, int gradient);
 ptrdiff_t NAME(winograd_scratch)(const winograd_product *p);
 
 /* y = x (*) filters + bias, with `bias` y.C reals or NULL. */
