@@ -8,6 +8,7 @@
 
 #include "activation.h"
 #include "direct.h"
+#include "transpose.h"
 
 /* First tap and last + 1 that fall inside [0, extent), for the window starting at `start`. */
 INLINE void find_taps(ptrdiff_t start, ptrdiff_t kernel, ptrdiff_t dilation, ptrdiff_t extent,
@@ -108,6 +109,24 @@ INLINE mask load_index(const tap_index *index) {
 #define PAIR_TAPS 4
 #define PAIR_OFFSETS(s) {0, (s)->z.pixel, (s)->z.W * (s)->z.pixel, ((s)->z.W + 1) * (s)->z.pixel}
 
+/* Few channels leave the upper half of their vectors empty: two pixels then share one where an activation
+ * costs more than bringing them together. */
+#if VECTOR_BYTES == 64 && REAL_BITS == 32
+#define LOWER_HALVES (0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+#define UPPER_HALVES (8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
+INLINE vec join_halves(vec low, vec high) { return SHUFFLE(mask, low, high, LOWER_HALVES); }
+INLINE vec upper_half(vec pixels) { return SHUFFLE(mask, pixels, (vec){0}, UPPER_HALVES); }
+INLINE int shares_vectors(const activation_kind kind, const conv_shape *s) {
+    return kind > ACTIVATION_RELU && s->pooling == POOL_AVERAGE && 2 * s->z.C <= VLEN &&
+           s->z.pixel == VLEN;
+}
+#else
+INLINE vec join_halves(vec low, vec high) { return low + high; }
+INLINE vec upper_half(vec pixels) { return pixels; }
+INLINE int shares_vectors(const activation_kind kind, const conv_shape *s) { return kind < 0 && s == NULL; }
+#endif
+INLINE vec lower_half(vec pixels) { return join_halves(pixels, (vec){0}); }
+
 INLINE void finish_pairs(const activation_kind kind, const sandwich_image *m, real *y, tap_index *index) {
     const conv_shape *s = m->s;
     const ptrdiff_t offsets[PAIR_TAPS] = PAIR_OFFSETS(s);
@@ -117,7 +136,15 @@ INLINE void finish_pairs(const activation_kind kind, const sandwich_image *m, re
             for (ptrdiff_t c = 0; c < s->y.pixel; c += VLEN) {
                 vec taps[PAIR_TAPS];
                 UNROLLED (t, PAIR_TAPS)
-                    taps[t] = activate(kind, before_activation(m, from + offsets[t] + c, c));
+                    taps[t] = before_activation(m, from + offsets[t] + c, c);
+                if (shares_vectors(kind, s)) {
+                    vec sums = activate(kind, join_halves(taps[0], taps[1])) +
+                               activate(kind, join_halves(taps[2], taps[3]));
+                    store(y + at + c, lower_half((sums + upper_half(sums)) * (real)0.25));
+                    continue;
+                }
+                UNROLLED (t, PAIR_TAPS)
+                    taps[t] = activate(kind, taps[t]);
                 if (s->pooling == POOL_AVERAGE) {
                     store(y + at + c, (taps[0] + taps[1] + taps[2] + taps[3]) * (real)0.25);
                     continue;
@@ -236,13 +263,17 @@ static void spread_average(const conv_shape *s, const real *dy, real *du) {
         }
 }
 
+/* The gradient before the activation, given the one behind it and what the activation was of. */
+INLINE vec undo_value(const activation_kind kind, vec u, vec gradient) {
+    return activation_gradient(kind, gradient, kind == ACTIVATION_GELU ? u : activate(kind, u));
+}
+
 /* The gradient at one pixel before the activation, given that behind it. */
 INLINE vec undo_pixel(const activation_kind kind, const sandwich_image *m, ptrdiff_t at, ptrdiff_t c,
                       vec gradient) {
     if (kind == ACTIVATION_NONE)
         return gradient;
-    vec u = before_activation(m, at, c);
-    return activation_gradient(kind, gradient, kind == ACTIVATION_GELU ? u : activate(kind, u));
+    return undo_value(kind, before_activation(m, at, c), gradient);
 }
 
 /* What becomes of du, pixel by pixel, while it is at hand. */
@@ -260,19 +291,31 @@ typedef struct {
 
 INLINE void add_to(real *sum, vec value) { store(sum, load(sum) + value); }
 
-INLINE void sum_gradient(const undo_sink *sink, ptrdiff_t c, vec du, vec z) {
-    add_to(sink->sums + c, du);
-    add_to(sink->products + c, du * (z - load(sink->mean + c)));
+/* What UNDO_SUM has found at some pixels. */
+typedef struct {
+    vec sum, product;
+} undo_totals;
+
+INLINE void add_gradient(undo_totals *totals, vec du, vec z, vec mean) {
+    totals->sum += du;
+    totals->product += du * (z - mean);
+}
+
+INLINE void add_totals(const undo_mode mode, const undo_sink *sink, ptrdiff_t c, const undo_totals *totals) {
+    if (mode == UNDO_SUM) {
+        add_to(sink->sums + c, totals->sum);
+        add_to(sink->products + c, totals->product);
+    }
 }
 
 INLINE void emit(const undo_mode mode, const sandwich_image *m, const undo_sink *sink, ptrdiff_t at, ptrdiff_t c,
-                 vec du) {
+                 vec du, undo_totals *totals) {
     if (mode == UNDO_STORE)
         store(sink->to + at, du);
     if (mode == UNDO_SUM) {
         if (sink->to)
             store(sink->to + at, du);
-        sum_gradient(sink, c, du, load(m->z + at));
+        add_gradient(totals, du, load(m->z + at), load(sink->mean + c));
     }
     if (mode == UNDO_APPLY)
         store(sink->to + at, du * load(m->scale + c) +
@@ -289,18 +332,32 @@ INLINE void undo_pairs(const activation_kind kind, const undo_mode mode, const s
             ptrdiff_t to = (2 * oh * s->z.W + 2 * ow) * s->z.pixel, at = (oh * s->y.W + ow) * s->y.pixel;
             for (ptrdiff_t c = 0; c < s->y.pixel; c += VLEN) {
                 vec gradient = load(dy + at + c);
+                undo_totals totals = {0};
                 mask winner = {0};
                 if (s->pooling == POOL_AVERAGE)
                     gradient *= (real)0.25;
                 else
                     winner = load_index(index + at + c);
+                if (shares_vectors(kind, s)) {
+                    vec both = join_halves(gradient, gradient);
+                    UNROLLED (t, PAIR_TAPS / 2) {
+                        ptrdiff_t first = to + offsets[2 * t] + c, second = to + offsets[2 * t + 1] + c;
+                        vec u = join_halves(before_activation(m, first, c), before_activation(m, second, c));
+                        vec du = undo_value(kind, u, both);
+                        emit(mode, m, sink, first, c, lower_half(du), &totals);
+                        emit(mode, m, sink, second, c, upper_half(du), &totals);
+                    }
+                    add_totals(mode, sink, c, &totals);
+                    continue;
+                }
                 if (!from_z)
                     gradient = activation_gradient(kind, gradient, load(m->y + at + c));
                 if (mode == UNDO_SUM && !from_z && s->pooling == POOL_MAX && !sink->to) {
                     vec z = load(m->z + to + c); /* the winner's: no other pixel has a gradient */
                     UNROLLED (t, PAIR_TAPS - 1)
                         z = choose(winner == fill_mask(t + 1), load(m->z + to + offsets[t + 1] + c), z);
-                    sum_gradient(sink, c, gradient, z);
+                    add_gradient(&totals, gradient, z, load(sink->mean + c));
+                    add_totals(mode, sink, c, &totals);
                     continue;
                 }
                 UNROLLED (t, PAIR_TAPS) {
@@ -309,8 +366,9 @@ INLINE void undo_pairs(const activation_kind kind, const undo_mode mode, const s
                         share = (vec)((mask)gradient & (mask)(winner == fill_mask(t)));
                     if (from_z)
                         share = undo_pixel(kind, m, to + offsets[t] + c, c, share);
-                    emit(mode, m, sink, to + offsets[t] + c, c, share);
+                    emit(mode, m, sink, to + offsets[t] + c, c, share, &totals);
                 }
+                add_totals(mode, sink, c, &totals);
             }
         }
 }
@@ -340,7 +398,9 @@ INLINE void undo_kind(const activation_kind kind, const undo_mode mode, const sa
             vec du = load(dy + at);
             if (!undone)
                 du = from_z ? undo_pixel(kind, m, at, c, du) : activation_gradient(kind, du, load(m->y + at));
-            emit(mode, m, sink, at, c, du);
+            undo_totals totals = {0};
+            emit(mode, m, sink, at, c, du, &totals);
+            add_totals(mode, sink, c, &totals);
         }
 }
 
@@ -378,7 +438,7 @@ static void apply_kept_gradient(const sandwich_image *m, const real *du, const u
     for (ptrdiff_t pixel = 0; pixel < m->s->z.H * m->s->z.W; pixel++)
         for (ptrdiff_t c = 0; c < m->s->z.pixel; c += VLEN) {
             ptrdiff_t at = pixel * m->s->z.pixel + c;
-            emit(UNDO_APPLY, m, sink, at, c, load(du + at));
+            emit(UNDO_APPLY, m, sink, at, c, load(du + at), NULL);
         }
 }
 /* or taken on to dz. `spread` has room for an image of z. */
