@@ -398,9 +398,8 @@ static const real *find_dz(const conv_job *job, ptrdiff_t n, real *dz) {
     const real *dy = view_dy(job, n);
     sandwich_image m = view_image(job, n);
     if (s->norm) {
-        undo_sink sink = {.to = dz,
-                          .from_z = job->scratch + job->l.from_z,
-                          .from_one = job->scratch + job->l.from_one};
+        undo_sink sink = {
+            .to = dz, .from_z = job->scratch + job->l.from_z, .from_one = job->scratch + job->l.from_one};
         const real *kept = kept_gradient(job, n);
         if (kept)
             apply_kept_gradient(&m, kept, &sink);

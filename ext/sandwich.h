@@ -117,8 +117,7 @@ INLINE mask load_index(const tap_index *index) {
 INLINE vec join_halves(vec low, vec high) { return SHUFFLE(mask, low, high, LOWER_HALVES); }
 INLINE vec upper_half(vec pixels) { return SHUFFLE(mask, pixels, (vec){0}, UPPER_HALVES); }
 INLINE int shares_vectors(const activation_kind kind, const conv_shape *s) {
-    return kind > ACTIVATION_RELU && s->pooling == POOL_AVERAGE && 2 * s->z.C <= VLEN &&
-           s->z.pixel == VLEN;
+    return kind > ACTIVATION_RELU && s->pooling == POOL_AVERAGE && 2 * s->z.C <= VLEN && s->z.pixel == VLEN;
 }
 #else
 INLINE vec join_halves(vec low, vec high) { return low + high; }
@@ -284,8 +283,8 @@ typedef enum {
 } undo_mode;
 
 typedef struct {
-    real *to;                            /* where to store; NULL: nowhere */
-    real *sums, *products;               /* of UNDO_SUM, a pixel each */
+    real *to;                             /* where to store; NULL: nowhere */
+    real *sums, *products;                /* of UNDO_SUM, a pixel each */
     const real *mean, *from_z, *from_one; /* what UNDO_SUM and UNDO_APPLY take */
 } undo_sink;
 
@@ -308,8 +307,8 @@ INLINE void add_totals(const undo_mode mode, const undo_sink *sink, ptrdiff_t c,
     }
 }
 
-INLINE void emit(const undo_mode mode, const sandwich_image *m, const undo_sink *sink, ptrdiff_t at, ptrdiff_t c,
-                 vec du, undo_totals *totals) {
+INLINE void emit(const undo_mode mode, const sandwich_image *m, const undo_sink *sink, ptrdiff_t at,
+                 ptrdiff_t c, vec du, undo_totals *totals) {
     if (mode == UNDO_STORE)
         store(sink->to + at, du);
     if (mode == UNDO_SUM) {

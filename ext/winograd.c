@@ -283,7 +283,8 @@ static void multiply_panel(const winograd_product *p, ptrdiff_t panel, ptrdiff_t
                       rows = tile_start(count, strips, strip + 1) - tile;
             ptrdiff_t at = t * FORWARD_PLANE + tile * PANEL;
             DISPATCH_TILE(rows, vectors, product_tile, v + at, C, filters + (panel * PLANES + t) * PLANE(C),
-                          bias && t == UNIT_POINT ? bias + f : NULL, p->y.C - f, take_fetches(ahead, C), m + at)
+                          bias && t == UNIT_POINT ? bias + f : NULL, p->y.C - f, take_fetches(ahead, C),
+                          m + at)
         }
 }
 

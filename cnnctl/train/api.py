@@ -175,6 +175,7 @@ def _start(
         **NEW_FILES,
     }
     with noting_signals() as stop, RunDirectory.create(runs_dir, config.name, files) as run:
+        files.clear()  # a copy of the state is among them
         Solver(run, experiment, progress, observer=observer, stop=stop).run()
     return Run.read(run.path)
 

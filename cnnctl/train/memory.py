@@ -4,8 +4,11 @@ What the process holds already, plus what the plan has reserved but not touched 
 the copies that writing a checkpoint makes. Measures and adds; reserves nothing.
 """
 
+import ctypes
+import gc
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cnnctl.nn.plan import Plan
@@ -20,10 +23,18 @@ def predict_peak_bytes(plan: Plan) -> int:
     Exact to a few percent for `fast`, which allocates nothing in a step; the other backends
     need buffers of numpy's besides.
     """
+    release_unused_memory()
     state = plan.state_bytes
     untouched = plan.memory_bytes - plan.touched_bytes
     coming = read_resident_bytes() + untouched + CHECKPOINT_COPIES * state
     return max(read_peak_bytes(), coming)
+
+
+def release_unused_memory() -> None:
+    """Give back what loading has left behind: it would be counted, and then used again."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # of the C library; not every one has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def read_peak_bytes() -> int:
