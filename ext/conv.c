@@ -8,6 +8,7 @@
  */
 #include "direct.h"
 #include "pool.h"
+#include "row_winograd.h"
 #include "sandwich.h"
 #include "winograd.h"
 
@@ -76,6 +77,8 @@ static layout lay_out(const conv_shape *s, ptrdiff_t n) {
     layout l = {.group = 1, .backward_group = 1};
     /* Fewer chunks for large filters: each needs a gradient of its own. */
     l.chunks = weights <= 1 << 16 ? 16 : weights <= 1 << 18 ? 8 : 4;
+    if (uses_row_winograd(s))
+        filters = at_least(filters, row_filters_size(s));
     if (uses_winograd(s)) {
         winograd_product ahead = winograd_of_forward(s), back = winograd_of_gradient(s, 0);
         filters = at_least(NAME(winograd_filters)(s->x.C, s->z.C), NAME(winograd_filters)(s->z.C, s->x.C));
@@ -106,7 +109,7 @@ static layout lay_out(const conv_shape *s, ptrdiff_t n) {
     l.dz = take(&end, l.backward_group * s->z.image);
     l.sums = take(&end, s->norm ? 2 * s->z.pixel : 0);
     l.gradient = take(&end, uses_winograd(s) ? 0 : s->z.H * gradient_line(s));
-    l.winograd = take(&end, winograd);
+    l.winograd = take(&end, uses_row_winograd(s) ? lay_out_rows(s).total : winograd);
     l.worker = end + LANES; /* one line more, so that neighbours never write to one cache line */
     return l;
 }
@@ -141,6 +144,12 @@ static void convolve(const conv_job *job, ptrdiff_t first, ptrdiff_t count, int 
         winograd_product p = winograd_of_forward(s);
         p.relu = relu;
         NAME(winograd_forward)(&p, count, x, job->filters, job->bias, z, scratch + job->l.winograd);
+        return;
+    }
+    if (uses_row_winograd(s)) {
+        for (ptrdiff_t n = 0; n < count; n++)
+            run_row_winograd(s, x + n * s->x.image, job->filters, job->bias, relu, z + n * s->z.image,
+                             scratch + job->l.winograd);
         return;
     }
     product p = forward_product(s);
@@ -287,8 +296,10 @@ static void pack_forward(const conv_job *job, int threads, const real *w, const 
         pack_job pack = {.s = s, .w = w, .filters = filters};
         pool_run(threads, NAME(winograd_pack_tasks)(s->x.C, s->z.C), pack_task, &pack);
     }
+    if (uses_row_winograd(s))
+        pack_row_filters(s, w, filters);
     for (ptrdiff_t g = 0; g < count_products(s); g++) {
-        if (!uses_winograd(s))
+        if (!uses_winograd(s) && !uses_row_winograd(s))
             pack_filters(s, w, g, filters + g * filters_size(&p));
         real *to = bias + g * bias_size(&p);
         memset(to, 0, (size_t)bias_size(&p) * sizeof(real));
@@ -422,10 +433,15 @@ static const real *find_dz(const conv_job *job, ptrdiff_t n, real *dz) {
 
 static void backward_direct(const conv_job *job, ptrdiff_t n, const real *dz, real *dw, real *scratch) {
     const conv_shape *s = job->s;
-    const real *image = pad_input(s, (const real *)job->a->x + n * s->x.image, scratch + job->l.image);
-    product p = forward_product(s);
-    for (ptrdiff_t g = 0; g < count_products(s); g++)
-        add_weight_gradient(&p, image + g * (s->x.C / s->groups), dz + g * p.filters, dw + g * p.filters);
+    const real *x = (const real *)job->a->x + n * s->x.image;
+    if (uses_row_winograd(s)) {
+        add_row_gradient(s, x, dz, scratch + job->l.winograd);
+    } else {
+        const real *image = pad_input(s, x, scratch + job->l.image);
+        product p = forward_product(s);
+        for (ptrdiff_t g = 0; g < count_products(s); g++)
+            add_weight_gradient(&p, image + g * (s->x.C / s->groups), dz + g * p.filters, dw + g * p.filters);
+    }
     if (job->g->dx)
         find_input_gradient(job, dz, scratch, (real *)job->g->dx + n * s->x.image);
 }
@@ -449,6 +465,8 @@ static void backward_chunk(const void *context, ptrdiff_t chunk, int worker) {
     ptrdiff_t weights = weight_count(s), size = weights + s->z.pixel;
     real *dw = job->scratch + l->partial + chunk * size, *db = dw + weights;
     memset(dw, 0, (size_t)size * sizeof(real));
+    if (uses_row_winograd(s))
+        clear_row_gradient(s, scratch + l->winograd);
     ptrdiff_t end = chunk_start(job, chunk + 1);
     for (ptrdiff_t first = chunk_start(job, chunk); first < end; first += l->backward_group) {
         ptrdiff_t count = at_most(l->backward_group, end - first);
@@ -464,6 +482,8 @@ static void backward_chunk(const void *context, ptrdiff_t chunk, int worker) {
         else
             backward_direct(job, first, dz, dw, scratch);
     }
+    if (uses_row_winograd(s))
+        finish_row_gradient(s, scratch + l->winograd, dw);
 }
 
 #define SUM_BLOCK 4096
