@@ -62,7 +62,7 @@ typedef tap_index index_vec
 
 /* One more tap in a running maximum: the first one wins; the first NaN wins over every number. */
 INLINE void compare_tap(vec value, mask tap, vec *maximum, mask *winner) {
-    mask wins = (mask)(value > *maximum) | ((mask)(value != value) & (mask)(*maximum == *maximum));
+    mask wins = ~(mask)(value <= *maximum) & (mask)(*maximum == *maximum);
     *maximum = choose(wins, value, *maximum);
     *winner = (tap & wins) | (*winner & ~wins);
 }
@@ -142,8 +142,10 @@ INLINE void finish_pairs(const activation_kind kind, const sandwich_image *m, re
                     store(y + at + c, lower_half((sums + upper_half(sums)) * (real)0.25));
                     continue;
                 }
+                int late =
+                    kind == ACTIVATION_RELU && s->pooling == POOL_MAX; /* the larger stays the larger */
                 UNROLLED (t, PAIR_TAPS)
-                    taps[t] = activate(kind, taps[t]);
+                    taps[t] = late ? taps[t] : activate(kind, taps[t]);
                 if (s->pooling == POOL_AVERAGE) {
                     store(y + at + c, (taps[0] + taps[1] + taps[2] + taps[3]) * (real)0.25);
                     continue;
@@ -151,6 +153,10 @@ INLINE void finish_pairs(const activation_kind kind, const sandwich_image *m, re
                 mask winner = {0};
                 UNROLLED (t, PAIR_TAPS - 1)
                     compare_tap(taps[t + 1], fill_mask(t + 1), &taps[0], &winner);
+                if (late) {
+                    winner &= ~(mask)(taps[0] <= (vec){0}); /* all are 0 then, and the first one wins */
+                    taps[0] = relu_vector(taps[0]);
+                }
                 store(y + at + c, taps[0]);
                 if (index)
                     store_index(index + at + c, winner);
