@@ -28,8 +28,9 @@ LOSS_STEPS, LOSS_BOUND, OWN_FACTOR = 10, 1e-3, 4.0
 DOUBLE_STEPS, DOUBLE_BOUND = 5, 1e-9
 """And in float64 within this one: rounding is out of the way there, so that nothing can hide in it."""
 
-LEAD_IN, TURN_STEPS = 1, 2
-"""Steps of a turn: the first, which finds the other side's data in the caches, is not counted."""
+LEAD_IN, LEAD_IN_S, TURN_STEPS = 1, 0.03, 4
+"""Steps of a turn: the first ones, which find the other side's data in the caches, and perhaps its
+threads on the cores, are not counted."""
 PROBE_TURNS, RIVAL = 3, 1.25
 """A peer's candidates that the probe finds more than that many times slower than its fastest are out."""
 AIM_S, FEWEST_STEPS, MOST_STEPS = 20.0, 16, 400
@@ -331,7 +332,7 @@ def _start_peers(task: Task, workload: Workload, note: Note) -> tuple[dict[Conte
 
 def _time_sides(sides: Mapping[Contender, Side], turns: int) -> dict[Contender, list[float]]:
     actions = {contender: side.step for contender, side in sides.items()}
-    return time_turns(actions, turns, calls=TURN_STEPS, lead_in=LEAD_IN, warmup=1)
+    return time_turns(actions, turns, calls=TURN_STEPS, lead_in=LEAD_IN, lead_in_s=LEAD_IN_S, warmup=1)
 
 
 def _choose_steps(seconds: float) -> int:

@@ -37,6 +37,7 @@ def time_turns(
     *,
     calls: int = 1,
     lead_in: int = 0,
+    lead_in_s: float = 0.0,
     warmup: int = 0,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[Key, list[float]]:
@@ -47,17 +48,28 @@ def time_turns(
     Args:
         turns: counted turns of each action.
         calls: timed calls in a turn.
-        lead_in: calls before those, not counted: they bring caches and threads back to where
-            an uninterrupted run has them, so that no action pays for its neighbour's.
+        lead_in: calls before those at least, not counted: they bring caches and threads back to
+            where an uninterrupted run has them, so that no action pays for its neighbour's.
+        lead_in_s: and at least so many seconds of them: threads may wait busily that long for
+            more work before they leave their core to another action's.
         warmup: turns before the first that is counted.
     """
     times: dict[Key, list[float]] = {key: [] for key in actions}
+    calls_so_far = dict.fromkeys(actions, 0)
+
+    def call(key: Key) -> float:
+        started = clock()
+        actions[key](calls_so_far[key])
+        calls_so_far[key] += 1
+        return clock() - started
+
     for turn in range(warmup + turns):
-        for key, action in actions.items():
-            for call in range(lead_in + calls):
-                started = clock()
-                action(turn * (lead_in + calls) + call)
-                elapsed = clock() - started
-                if turn >= warmup and call >= lead_in:
-                    times[key].append(elapsed)
+        for key in actions:
+            led_in, waited = 0, 0.0
+            while led_in < lead_in or waited < lead_in_s:
+                waited += call(key)
+                led_in += 1
+            elapsed = [call(key) for _ in range(calls)]
+            if turn >= warmup:
+                times[key] += elapsed
     return times

@@ -57,6 +57,13 @@ def test_a_lead_in_is_called_but_not_counted(clock, calls, make_action):
     assert [number for name, number in calls if name == "a"] == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_lead_in_lasts_as_long_as_it_is_told_to(clock, calls, make_action):
+    actions = {"a": make_action("a", 1), "b": make_action("b", 3)}
+    times = time_turns(actions, 1, calls=1, lead_in=1, lead_in_s=14, clock=clock)
+    assert times == {"a": [1], "b": [3]}
+    assert [name for name, _ in calls] == ["a"] * 5 + ["b"] * 3  # 11 + 1 + 1 + 1, 13 + 3
+
+
 def test_warm_up_turns_are_not_counted(clock, calls, make_action):
     times = time_turns({"a": make_action("a", 1)}, 2, warmup=3, clock=clock)
     assert times == {"a": [1, 1]}
