@@ -104,7 +104,7 @@ static layout lay_out(const conv_shape *s, ptrdiff_t n) {
     l.du = take(&end, keeps_gradient(s) ? n * s->z.image : 0);
     l.shared = end;
     end = 0;
-    l.image = take(&end, uses_winograd(s) ? 0 : s->x.H * padded_line(s));
+    l.image = take(&end, uses_winograd(s) || uses_row_winograd(s) ? 0 : s->x.H * padded_line(s));
     l.z = take(&end, s->pooling ? l.group * s->z.image : 0);
     l.dz = take(&end, l.backward_group * s->z.image);
     l.sums = take(&end, s->norm ? 2 * s->z.pixel : 0);
@@ -131,6 +131,10 @@ static sandwich_image view_image(const conv_job *job, ptrdiff_t n) {
                             .z = job->a->z ? (const real *)job->a->z + n * s->z.image : NULL,
                             .r = s->residual ? (const real *)job->a->r + n * s->z.image : NULL,
                             .y = (const real *)job->a->y + n * s->y.image};
+}
+
+static tap_index *view_index(const conv_job *job, ptrdiff_t n) {
+    return job->a->index ? job->a->index + n * job->s->y.image : NULL;
 }
 
 /* Forward */
@@ -213,7 +217,7 @@ static void forward_group(const void *context, ptrdiff_t group, int worker) {
         } else if (finish || z != y) {
             sandwich_image m = view_image(job, n);
             m.z = z + i * s->z.image;
-            finish_image(&m, y + i * s->y.image, job->a->index ? job->a->index + n * s->y.image : NULL);
+            finish_image(&m, y + i * s->y.image, view_index(job, n));
         }
     }
 }
@@ -223,8 +227,7 @@ static void normalise_image(const void *context, ptrdiff_t n, int worker) {
     const conv_job *job = context;
     const conv_shape *s = job->s;
     sandwich_image m = view_image(job, n);
-    finish_image(&m, (real *)job->a->y + n * s->y.image,
-                 job->a->index ? job->a->index + n * s->y.image : NULL);
+    finish_image(&m, (real *)job->a->y + n * s->y.image, view_index(job, n));
 }
 
 /* The batch's mean and variance from its images'; equal numbers of pixels, so means of means. */
@@ -352,9 +355,6 @@ static ptrdiff_t chunk_start(const conv_job *job, ptrdiff_t chunk) { return job-
 
 static const real *view_dy(const conv_job *job, ptrdiff_t n) {
     return (const real *)job->g->dy + n * job->s->y.image;
-}
-static const tap_index *view_index(const conv_job *job, ptrdiff_t n) {
-    return job->a->index ? job->a->index + n * job->s->y.image : NULL;
 }
 
 /* Where the first sweep leaves du for the second, if anywhere. */

@@ -355,7 +355,7 @@ INLINE void accumulate_run(const ptrdiff_t taps, const ptrdiff_t pixels, const p
 }
 
 /* VLEN lanes of which the first `count` have all bits set. */
-static const real_int *first_lanes(ptrdiff_t count) {
+static const real_int *stored_lanes(ptrdiff_t count) {
     static const real_int lanes[2 * VECTOR_BYTES / sizeof(real)] = {[0 ... VECTOR_BYTES / sizeof(real) - 1] =
                                                                         -1};
     return lanes + VLEN - count;
@@ -363,7 +363,7 @@ static const real_int *first_lanes(ptrdiff_t count) {
 
 /* For the last of `vectors`, where `count` lanes in all are to stay. */
 static const real_int *keep_of(ptrdiff_t count, ptrdiff_t vectors) {
-    return count < vectors * VLEN ? first_lanes(count - (vectors - 1) * VLEN) : NULL;
+    return count < vectors * VLEN ? stored_lanes(count - (vectors - 1) * VLEN) : NULL;
 }
 
 INLINE vec keep_lanes(vec value, const real_int *keep) {
@@ -509,7 +509,7 @@ static void run_channelwise(const product *p, const real *image, const real *fil
         const real *line = image + (oh * p->row_stride - p->top + first * p->dilation) * p->line;
         for (ptrdiff_t c = 0; c < p->fill; c += VLEN) {
             const real *column = filters + first * p->runs * p->taps * p->fill + c;
-            const real_int *keep = first_lanes(at_most(VLEN, at_least(p->filters - c, 0)));
+            const real_int *keep = stored_lanes(at_most(VLEN, at_least(p->filters - c, 0)));
             for (ptrdiff_t ow = 0; ow < p->columns;) {
                 const real *from = line + ow * p->step + c;
                 real *to = out + (oh - first_row) * p->out_line + ow * p->out_step + c;

@@ -58,8 +58,6 @@ typedef uint64_t unsigned_mask __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint32_t unsigned_mask __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 
-/* a where the mask is set, else b. */
-INLINE vec choose(mask which, vec a, vec b) { return (vec)(((mask)a & which) | ((mask)b & ~which)); }
 INLINE vec magnitude(vec x) { return (vec)((mask)x & ~SIGN_BIT); }
 INLINE vec limit_to(vec x, real highest) { return choose((mask)(x > highest), fill(highest), x); }
 INLINE vec round_vector(vec x) { return (x + INTEGER_SHIFT) - INTEGER_SHIFT; }

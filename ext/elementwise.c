@@ -37,8 +37,8 @@ static void maxpool_backward_image(const void *context, ptrdiff_t n, int worker)
     (void)worker;
     const pooling_job *job = context;
     const pool_shape *s = job->s;
-    unpool_maxima(&s->x, &s->y, &s->window, job->in + n * s->y.image, job->index_in + n * s->y.image,
-                  job->out + n * s->x.image);
+    unpool_maxima(ACTIVATION_NONE, &s->x, &s->y, &s->window, job->in + n * s->y.image, NULL,
+                  job->index_in + n * s->y.image, job->out + n * s->x.image);
 }
 
 void NAME(maxpool_backward)(const pool_shape *s, int threads, ptrdiff_t n, const void *dy,

@@ -193,14 +193,6 @@ static void forward_few(const void *context, ptrdiff_t task, int worker) {
         }
 }
 
-/* All bits of the first `count` lanes. */
-INLINE mask first_lanes(ptrdiff_t count) {
-    mask lane;
-    UNROLLED (i, VLEN)
-        lane[i] = (real_int)i;
-    return lane < (real_int)at_least(0, at_most(VLEN, count));
-}
-
 /* Add up the parts and the bias of some rows of y. */
 static void finish_rows(const void *context, ptrdiff_t task, int worker) {
     (void)worker;
@@ -214,7 +206,7 @@ static void finish_rows(const void *context, ptrdiff_t task, int worker) {
             for (ptrdiff_t part = 0; part < job->parts; part++)
                 sum += load(part_sums(job, part) + n * s->y_row + o);
             sum = s->relu ? relu_vector(sum) : sum;
-            store(job->out + n * s->y_row + o, (vec)((mask)sum & used));
+            store(job->out + n * s->y_row + o, select_lanes(sum, used));
         }
     }
 }

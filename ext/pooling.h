@@ -7,7 +7,7 @@
 #ifndef CNNCTL_POOLING_H
 #define CNNCTL_POOLING_H
 
-#include "tiles.h"
+#include "activation.h"
 
 #define AVERAGE_VECTORS 4
 
@@ -63,6 +63,20 @@ typedef tap_index index_vec
 
 INLINE mask fill_mask(ptrdiff_t value) { return (real_int)value - (mask){0}; }
 
+/* One more tap in a running maximum: the first one wins; the first NaN wins over every number. */
+INLINE void compare_tap(vec value, mask tap, vec *maximum, mask *winner) {
+    mask wins = ~(mask)(value <= *maximum) & (mask)(*maximum == *maximum);
+    *maximum = choose(wins, value, *maximum);
+    *winner = (tap & wins) | (*winner & ~wins);
+}
+
+INLINE void store_index(tap_index *index, mask winner) {
+    *(index_vec *)index = __builtin_convertvector(winner, index_vec);
+}
+INLINE mask load_index(const tap_index *index) {
+    return __builtin_convertvector(*(const index_vec *)index, mask);
+}
+
 INLINE void max_window(const tap_range *t, const window_shape *w, const image_shape *x_shape, const real *x,
                        real *y, tap_index *index) {
     for (ptrdiff_t c = 0; c < x_shape->pixel; c += VLEN) {
@@ -72,14 +86,14 @@ INLINE void max_window(const tap_range *t, const window_shape *w, const image_sh
             for (ptrdiff_t kw = t->kw; kw < t->kw_end; kw++) {
                 vec value = load(x + tap_offset(t, w, x_shape, kh, kw) + c);
                 mask tap = fill_mask(kh * w->kernel_w + kw);
-                mask wins = (mask)(value > best) | ((mask)(value != value) & (mask)(best == best));
-                if (kh == t->kh && kw == t->kw)
-                    wins = ~(mask){0};
-                best = (vec)(((mask)value & wins) | ((mask)best & ~wins));
-                winner = (tap & wins) | (winner & ~wins);
+                if (kh == t->kh && kw == t->kw) {
+                    best = value;
+                    winner = tap;
+                } else
+                    compare_tap(value, tap, &best, &winner);
             }
         store(y + c, best);
-        *(index_vec *)(index + c) = __builtin_convertvector(winner, index_vec);
+        store_index(index + c, winner);
     }
 }
 
@@ -96,9 +110,11 @@ INLINE void maxpool_image(const image_shape *x_shape, const image_shape *y_shape
         }
 }
 
-/* dx: each dy goes to the tap that won. */
-INLINE void unpool_maxima(const image_shape *x_shape, const image_shape *y_shape, const window_shape *w,
-                          const real *dy, const tap_index *index, real *dx) {
+/* dx: each dy goes to the tap that won, after the gradient of an activation whose outputs were pooled to
+ * y; without one y may be NULL. */
+INLINE void unpool_maxima(const activation_kind kind, const image_shape *x_shape, const image_shape *y_shape,
+                          const window_shape *w, const real *dy, const real *y, const tap_index *index,
+                          real *dx) {
     int adds = clear_unpooled(w, x_shape, y_shape, dx);
     for (ptrdiff_t oh = 0; oh < y_shape->H; oh++)
         for (ptrdiff_t ow = 0; ow < y_shape->W; ow++) {
@@ -106,7 +122,9 @@ INLINE void unpool_maxima(const image_shape *x_shape, const image_shape *y_shape
             for (ptrdiff_t c = 0; c < y_shape->pixel; c += VLEN) {
                 ptrdiff_t at = (oh * y_shape->W + ow) * y_shape->pixel + c;
                 vec gradient = load(dy + at);
-                mask winner = __builtin_convertvector(*(const index_vec *)(index + at), mask);
+                if (kind != ACTIVATION_NONE)
+                    gradient = activation_gradient(kind, gradient, load(y + at));
+                mask winner = load_index(index + at);
                 for (ptrdiff_t kh = t.kh; kh < t.kh_end; kh++)
                     for (ptrdiff_t kw = t.kw; kw < t.kw_end; kw++) {
                         real *to = dx + tap_offset(&t, w, x_shape, kh, kw) + c;

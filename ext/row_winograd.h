@@ -233,11 +233,11 @@ INLINE void store_row(const ptrdiff_t outputs, const conv_shape *s, const row_la
             UNROLLED (j, ROW_POINTS)
                 points[j] = load(sums + j * point + tile * pixel + f);
             row_output_line(outputs, points, pixels);
-            const real_int *keep = first_lanes(at_least(0, at_most(VLEN, s->z.C - f)));
+            mask keep = first_lanes(s->z.C - f);
             UNROLLED (j, outputs)
                 if (tile * outputs + j < s->z.W) {
                     vec value = pixels[j] + load(bias + f);
-                    value = keep_lanes(relu ? relu_vector(value) : value, keep);
+                    value = select_lanes(relu ? relu_vector(value) : value, keep);
                     store(z + (tile * outputs + j) * pixel + f, value);
                 }
         }

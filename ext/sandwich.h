@@ -6,35 +6,9 @@
 #ifndef CNNCTL_SANDWICH_H
 #define CNNCTL_SANDWICH_H
 
-#include "activation.h"
 #include "direct.h"
+#include "pooling.h"
 #include "transpose.h"
-
-/* First tap and last + 1 that fall inside [0, extent), for the window starting at `start`. */
-INLINE void find_taps(ptrdiff_t start, ptrdiff_t kernel, ptrdiff_t dilation, ptrdiff_t extent,
-                      ptrdiff_t *first, ptrdiff_t *end) {
-    *first = start < 0 ? ceil_div(-start, dilation) : 0;
-    *end = at_most(kernel, ceil_div(extent - start, dilation));
-}
-
-/* The taps of one window that lie inside the image: rows [kh, kh_end), columns [kw, kw_end). */
-typedef struct {
-    ptrdiff_t top, left, kh, kh_end, kw, kw_end;
-} tap_range;
-
-INLINE tap_range range_taps(const window_shape *w, const image_shape *x, ptrdiff_t oh, ptrdiff_t ow) {
-    tap_range t = {.top = oh * w->stride_h - w->pad_top, .left = ow * w->stride_w - w->pad_left};
-    find_taps(t.top, w->kernel_h, w->dilation_h, x->H, &t.kh, &t.kh_end);
-    find_taps(t.left, w->kernel_w, w->dilation_w, x->W, &t.kw, &t.kw_end);
-    return t;
-}
-
-/* Windows that do not meet, all of them whole: each pixel has one at most. */
-static int tiles_image(const window_shape *w, const image_shape *x, const image_shape *y) {
-    return w->pad_top == 0 && w->pad_left == 0 && w->dilation_h == 1 && w->dilation_w == 1 &&
-           w->stride_h == w->kernel_h && w->stride_w == w->kernel_w && y->H * w->kernel_h <= x->H &&
-           y->W * w->kernel_w <= x->W;
-}
 
 /* The usual pool: 2x2 windows side by side. */
 static int pools_pairs(const conv_shape *s) {
@@ -55,26 +29,13 @@ INLINE vec before_activation(const sandwich_image *m, ptrdiff_t at, ptrdiff_t c)
     return m->r ? u + load(m->r + at) : u;
 }
 
-INLINE mask fill_mask(ptrdiff_t value) { return (real_int)value - (mask){0}; }
-
-typedef tap_index index_vec
-    __attribute__((vector_size(VECTOR_BYTES / sizeof(real) * sizeof(tap_index)), aligned(1), may_alias));
-
-/* One more tap in a running maximum: the first one wins; the first NaN wins over every number. */
-INLINE void compare_tap(vec value, mask tap, vec *maximum, mask *winner) {
-    mask wins = ~(mask)(value <= *maximum) & (mask)(*maximum == *maximum);
-    *maximum = choose(wins, value, *maximum);
-    *winner = (tap & wins) | (*winner & ~wins);
-}
-
 INLINE void pool_max(const activation_kind kind, const sandwich_image *m, const tap_range *t, ptrdiff_t c,
                      vec *maximum, mask *winner) {
     const conv_shape *s = m->s;
     const window_shape *w = &s->pool;
     for (ptrdiff_t kh = t->kh; kh < t->kh_end; kh++)
         for (ptrdiff_t kw = t->kw; kw < t->kw_end; kw++) {
-            ptrdiff_t ih = t->top + kh * w->dilation_h, iw = t->left + kw * w->dilation_w;
-            vec value = activate(kind, before_activation(m, (ih * s->z.W + iw) * s->z.pixel + c, c));
+            vec value = activate(kind, before_activation(m, tap_offset(t, w, &s->z, kh, kw) + c, c));
             mask tap = fill_mask(kh * w->kernel_w + kw);
             if (kh == t->kh && kw == t->kw) {
                 *maximum = value;
@@ -91,18 +52,9 @@ INLINE vec pool_average(const activation_kind kind, const sandwich_image *m, con
     const window_shape *w = &s->pool;
     vec sum = {0};
     for (ptrdiff_t kh = t->kh; kh < t->kh_end; kh++)
-        for (ptrdiff_t kw = t->kw; kw < t->kw_end; kw++) {
-            ptrdiff_t ih = t->top + kh * w->dilation_h, iw = t->left + kw * w->dilation_w;
-            sum += activate(kind, before_activation(m, (ih * s->z.W + iw) * s->z.pixel + c, c));
-        }
+        for (ptrdiff_t kw = t->kw; kw < t->kw_end; kw++)
+            sum += activate(kind, before_activation(m, tap_offset(t, w, &s->z, kh, kw) + c, c));
     return sum / (real)((t->kh_end - t->kh) * (t->kw_end - t->kw));
-}
-
-INLINE void store_index(tap_index *index, mask winner) {
-    *(index_vec *)index = __builtin_convertvector(winner, index_vec);
-}
-INLINE mask load_index(const tap_index *index) {
-    return __builtin_convertvector(*(const index_vec *)index, mask);
 }
 
 /* Where the four taps of a 2x2 window begin, counted from the first. */
@@ -222,50 +174,6 @@ static void finish_image(const sandwich_image *m, real *y, tap_index *index) {
 static int differentiates_z(const conv_shape *s) {
     return s->activation == ACTIVATION_GELU || (s->activation && s->pooling == POOL_AVERAGE) ||
            (s->activation && s->pooling == POOL_NONE && s->norm && !s->residual);
-}
-
-/* dy of pooled pixels spread over the pixels they came from. */
-INLINE void spread_max(const activation_kind kind, const sandwich_image *m, const real *dy,
-                       const tap_index *index, real *du) {
-    const conv_shape *s = m->s;
-    const window_shape *w = &s->pool;
-    int alone = tiles_image(w, &s->z, &s->y);
-    if (!alone || s->y.H * w->kernel_h < s->z.H || s->y.W * w->kernel_w < s->z.W)
-        memset(du, 0, (size_t)(s->z.H * s->z.W * s->z.pixel) * sizeof(real));
-    for (ptrdiff_t oh = 0; oh < s->y.H; oh++)
-        for (ptrdiff_t ow = 0; ow < s->y.W; ow++) {
-            tap_range t = range_taps(w, &s->z, oh, ow);
-            for (ptrdiff_t c = 0; c < s->y.pixel; c += VLEN) {
-                ptrdiff_t at = (oh * s->y.W + ow) * s->y.pixel + c;
-                vec gradient = activation_gradient(kind, load(dy + at), load(m->y + at));
-                mask winner = load_index(index + at);
-                for (ptrdiff_t kh = t.kh; kh < t.kh_end; kh++)
-                    for (ptrdiff_t kw = t.kw; kw < t.kw_end; kw++) {
-                        ptrdiff_t ih = t.top + kh * w->dilation_h, iw = t.left + kw * w->dilation_w;
-                        real *to = du + (ih * s->z.W + iw) * s->z.pixel + c;
-                        vec won = (vec)((mask)gradient & (mask)(winner == fill_mask(kh * w->kernel_w + kw)));
-                        store(to, alone ? won : load(to) + won);
-                    }
-            }
-        }
-}
-
-static void spread_average(const conv_shape *s, const real *dy, real *du) {
-    const window_shape *w = &s->pool;
-    memset(du, 0, (size_t)(s->z.H * s->z.W * s->z.pixel) * sizeof(real));
-    for (ptrdiff_t oh = 0; oh < s->y.H; oh++)
-        for (ptrdiff_t ow = 0; ow < s->y.W; ow++) {
-            tap_range t = range_taps(w, &s->z, oh, ow);
-            real share = 1 / (real)((t.kh_end - t.kh) * (t.kw_end - t.kw));
-            for (ptrdiff_t kh = t.kh; kh < t.kh_end; kh++)
-                for (ptrdiff_t kw = t.kw; kw < t.kw_end; kw++) {
-                    ptrdiff_t ih = t.top + kh * w->dilation_h, iw = t.left + kw * w->dilation_w;
-                    for (ptrdiff_t c = 0; c < s->y.pixel; c += VLEN) {
-                        real *to = du + (ih * s->z.W + iw) * s->z.pixel + c;
-                        store(to, load(to) + share * load(dy + (oh * s->y.W + ow) * s->y.pixel + c));
-                    }
-                }
-        }
 }
 
 /* The gradient before the activation, given the one behind it and what the activation was of. */
@@ -388,11 +296,11 @@ INLINE void undo_kind(const activation_kind kind, const undo_mode mode, const sa
         return;
     }
     if (s->pooling == POOL_MAX) {
-        spread_max(from_z ? ACTIVATION_NONE : kind, m, dy, index, spread);
+        unpool_maxima(from_z ? ACTIVATION_NONE : kind, &s->z, &s->y, &s->pool, dy, m->y, index, spread);
         undone |= !from_z;
     }
     if (s->pooling == POOL_AVERAGE)
-        spread_average(s, dy, spread);
+        unpool_averages(&s->z, &s->y, &s->pool, dy, spread);
     if (s->pooling)
         dy = spread;
     if (mode == UNDO_STORE && undone && dy == sink->to)

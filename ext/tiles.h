@@ -64,10 +64,22 @@ INLINE vec load(const real *from) { return *(const loose_vec *)from; }
 INLINE void store(real *to, vec value) { *(loose_vec *)to = value; }
 INLINE vec fill(real value) { return value - (vec){0}; }
 
+/* a where the mask is set, else b. */
+INLINE vec choose(mask which, vec a, vec b) { return (vec)(((mask)a & which) | ((mask)b & ~which)); }
+
 INLINE ptrdiff_t at_most(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t at_least(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 INLINE ptrdiff_t ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 INLINE ptrdiff_t round_up(ptrdiff_t a, ptrdiff_t b) { return ceil_div(a, b) * b; }
+
+/* All bits of the first `count` lanes, which may be none or all of them. */
+INLINE mask first_lanes(ptrdiff_t count) {
+    mask lane;
+    UNROLLED (i, VLEN)
+        lane[i] = (real_int)i;
+    return lane < (real_int)at_least(0, at_most(VLEN, count));
+}
+INLINE vec select_lanes(vec value, mask keep) { return (vec)((mask)value & keep); }
 
 /* max(x, 0); the comparison is false for NaN, so NaN stays. */
 INLINE vec relu_vector(vec x) {
@@ -79,11 +91,6 @@ INLINE vec relu_vector(vec x) {
 INLINE vec relu_gradient(vec dy, vec y) {
     mask off = (mask)(y <= (vec){0});
     return (vec)((mask)dy & ~off);
-}
-
-INLINE void relu_gradient_row(ptrdiff_t count, const real *dy, const real *y, real *dx) {
-    for (ptrdiff_t i = 0; i < count; i += VLEN)
-        store(dx + i, relu_gradient(load(dy + i), load(y + i)));
 }
 
 /* Call tile(rows, vectors, ...) with constants, for rows 1..TILE_ROWS and vectors 1..2. */

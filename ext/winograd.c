@@ -160,14 +160,6 @@ INLINE void store_some(real *to, const ptrdiff_t lanes, vec value) {
     memcpy(to, &value, (size_t)lanes * sizeof(real));
 }
 
-INLINE mask first_lanes(ptrdiff_t count) {
-    mask lanes;
-    for (ptrdiff_t lane = 0; lane < VLEN; lane++)
-        lanes[lane] = lane < count ? -1 : 0;
-    return lanes;
-}
-INLINE vec select_lanes(vec value, mask keep) { return (vec)((mask)value & keep); }
-
 /* Copy up to PANEL channels of `size` x `size` pixels from (h, w) on; zeros beyond the edges. */
 INLINE void copy_patch(const ptrdiff_t size, const image_shape *s, const real *image, ptrdiff_t h,
                        ptrdiff_t w, ptrdiff_t channels, real *patch) {
