@@ -15,6 +15,8 @@ Padding = int | tuple[int, int] | list[int] | tuple[tuple[int, int], tuple[int, 
 
 MAX_ELEMENTS = 2**40
 """More elements than this in one array is a mistake in a config, not a plan."""
+MAX_TAPS = 2**24
+"""And so are more taps than this in one window."""
 
 
 def as_pair(value: Any, field: str, minimum: int = 1) -> tuple[int, int]:
@@ -120,7 +122,9 @@ class Window:
         return sizes[0], sizes[1]
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse padding and strides that no memory could hold, before anybody multiplies them."""
+        """Refuse windows, padding and strides beyond all use, before anybody multiplies or counts them."""
+        if self.kernel[0] * self.kernel[1] > MAX_TAPS:
+            raise ShapeError(f"kernel: {self.kernel} has more than {MAX_TAPS} taps")
         check_elements((height + sum(self.padding[0]), width + sum(self.padding[1])), "padded image")
         check_elements(self.stride, "stride")
 
@@ -135,4 +139,6 @@ class Window:
 
 def _taps(out: int, kernel: int, stride: int, pad: int, dilation: int, extent: int) -> list[tuple[int, int]]:
     first = out * stride - pad
-    return [(k, first + k * dilation) for k in range(kernel) if 0 <= first + k * dilation < extent]
+    lowest = max(0, -(first // dilation))
+    highest = min(kernel - 1, (extent - 1 - first) // dilation)
+    return [(k, first + k * dilation) for k in range(lowest, highest + 1)]

@@ -169,3 +169,15 @@ def test_a_window_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         window.stride = (2, 2)
     assert len({window, Window.create([3, 3]), Window.create(3, stride=2)}) == 2
+
+
+@pytest.mark.parametrize("kernel", [(2**31, 1), (1, 2**63), (2**13, 2**12)])
+def test_windows_of_absurdly_many_taps_are_refused(kernel: tuple[int, int]) -> None:
+    with pytest.raises(ShapeError, match="taps"):
+        Window.create(kernel, padding=kernel).check_size(3, 3)
+
+
+def test_taps_of_a_huge_window_are_found_at_once() -> None:
+    huge = Window.create((2**60, 3), padding=((2**59, 2**59), (0, 0)))
+    assert huge.row_taps(0, 2) == [(2**59, 0), (2**59 + 1, 1)]
+    assert huge.row_taps(2**61, 2) == []

@@ -12,9 +12,15 @@ Rules, for all operations of all backends:
 * Inputs are never changed (the `*_update` operations say otherwise). Any strides and
   read-only arrays are accepted. A batch of 0 images is a batch.
 * The first maximum in row-major order wins a pool; padding never wins one; a NaN wins
-  over every number, and the first NaN over the others.
-* NaN and infinities in `x` reach every output whose window holds them. A tap outside
-  the image contributes nothing, provided the weight it would have met is finite.
+  over every number, and the first NaN over the others. The index is always that of a
+  pixel in the image.
+* A NaN or infinity in an argument reaches every result whose sum holds it, and no other.
+  A tap outside the image contributes nothing, nor does an output that there is not,
+  provided the weight or gradient it would have met is finite: otherwise NaN or nothing.
+  Winograd's algorithm (`fast`, unless `exact`) may spread it over other results of the
+  same image, filter or channel, never to another image.
+* A subnormal counts as itself or as 0, in arithmetic and in comparisons. -0 counts as 0,
+  and the sign of a result that is 0 is left open.
 * Results do not depend on the number of threads, not even in the last bit.
 
 Backward takes arrays rather than a cache, so that one backend's forward can feed
@@ -718,10 +724,17 @@ def check_pool_window(window: Window, height: int, width: int) -> tuple[int, int
     """(OH, OW); refuses padding so wide that a window would hold no pixel of the image."""
     window.check_size(height, width)
     OH, OW = window.output_size(height, width)
-    rows_ok = all(window.row_taps(oh, height) for oh in range(OH))
-    if not rows_ok or not all(window.column_taps(ow, width) for ow in range(OW)):
+    rows = _list_doubtful(OH, height, window.dilation[0])
+    columns = _list_doubtful(OW, width, window.dilation[1])
+    rows_ok = all(window.row_taps(oh, height) for oh in rows)
+    if not rows_ok or not all(window.column_taps(ow, width) for ow in columns):
         raise ShapeError(f"padding: {window.padding} leaves a pooling window without any pixel of the image")
     return OH, OW
+
+
+def _list_doubtful(count: int, extent: int, dilation: int) -> Sequence[int]:
+    """The windows of `count` that may miss the image: the outermost, unless its gaps could hold it."""
+    return range(count) if dilation > extent else (0, count - 1)
 
 
 def check_linear(x: Array, w: Array, b: Array | None) -> tuple[int, int]:

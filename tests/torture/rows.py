@@ -1,0 +1,52 @@
+"""The table of promises: what each checks, how many cases the whole of it has, and how many a slice."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tests.torture import arithmetic, environment, memory, sizes, special, threads
+from tests.torture.tally import Tally
+
+
+class Row(NamedTuple):
+    """One promise, or a part of one.
+
+    Attributes:
+        check: takes seed, number of the case and tally; raises Mismatch when the promise is broken.
+        cases: of the whole row; those that show too little are not counted.
+        slice: of the short run among the ordinary tests; 0 where time is measured.
+        jobs: processes it may be shared among, 0 for as many as there are cores.
+    """
+
+    name: str
+    promise: str
+    check: Callable[[int, int, Tally], None]
+    cases: int
+    slice: int
+    jobs: int = 0
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("K1", "exact on integers", arithmetic.check_exactness, 1_000_000, 6000),
+        Row("K2", "rounding within its bounds", arithmetic.check_rounding, 1_000_000, 5000),
+        Row("K2-fused", "fused as one after the other", arithmetic.check_fused, 100_000, 1200),
+        Row("K3", "gradients are adjoint", arithmetic.check_adjoint, 100_000, 2000),
+        Row("K4", "special values by the policy", special.check_specials, 20_000, 160),
+        Row("K5", "threads change nothing", threads.check_threads, 20_000, 2000),
+        Row("K5-training", "nor in whole trainings", threads.check_training, len(threads.TRAININGS), 1, 1),
+        Row("K5-fork", "a forked child goes on", threads.check_fork, 1000, 50),
+        Row("K6", "no stray access, any array", memory.check_forms, 200_000, 4000),
+        Row("K7", "sizes never overflow", sizes.check_sizes, 20_000, 1500),
+        Row("K7-large", "and large ones are computed", sizes.check_large, 3, 0, 1),
+        Row("K8", "float mode left alone", environment.check_float_mode, 20_000, 1000),
+        Row(
+            "K8-cost",
+            "subnormals cost nothing",
+            environment.check_subnormal_cost,
+            len(environment.COSTS),
+            0,
+            1,
+        ),
+    )
+}
