@@ -1,6 +1,6 @@
 """K1 to K3: kernels compute what the textbook says, rounding stays in its bounds, gradients are adjoint."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, get_args
@@ -250,6 +250,92 @@ def draw_sandwich(case: Case, rng: np.random.Generator) -> tuple[Sandwich, tuple
     x, w, b, r = draw_arrays(case, rng, integers=False)
     gamma, beta = draw(rng, (2, case.F), False) if norm else (None, None)
     return sandwich, (x, w, b if rng.random() < 0.8 else None, gamma, beta, r if residual else None)
+
+
+def check_others(seed: int, number: int, tally: Tally) -> None:
+    """K2 for norms, dropout, losses and updates: `fast` and `im2col` against `naive`.
+
+    Sums of thousands of numbers differ by their order, so the bounds are shares of the largest result.
+    """
+    case = draw_case(seed, number, "linear")
+    rng = case.create_rng()
+    name = str(rng.choice(list(OTHERS)))
+    N, extent = (min(e, 20_000) for e in (max(case.x_shape[0], 1), case.x_shape[1]))
+    C, pixels = (extent, 1) if rng.random() < 0.5 else (case.F, extent)
+    if N * C * pixels > OTHER_ELEMENTS:
+        N, C = 1, min(C, OTHER_ELEMENTS // pixels)
+    x, dy = (draw(rng, (N, C, pixels, 1), False, case.dtype).astype(case.dtype) for _ in range(2))
+    settings = rng.random(4)
+    wanted = OTHERS[name](create_engine("naive"), x, dy, settings)
+    for label, backend in list_engines(case, exact=False):
+        if label.startswith("naive"):
+            continue
+        for position, (actual, right) in enumerate(
+            zip(OTHERS[name](backend, x, dy, settings), wanted, strict=True)
+        ):
+            bound = OTHER_BOUNDS[case.dtype] * max(float(np.abs(right).max(initial=0)), 1.0)
+            what = f"{name} result {position}"
+            check_bounded(
+                tally, f"{label} {name}", what, np.asarray(actual, case.dtype), right, bound, case.dtype
+            )
+    tally.counts[name] += 1
+    count_case(tally, x)
+
+
+def _run_batchnorm(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    gamma, beta = (draw(np.random.default_rng(7), (2, x.shape[1]), False) + 2).astype(x.dtype)
+    eps = 0.05 + settings[0]
+    if settings[1] < 0.3:
+        x, dy = x[:, :, 0, 0], dy[:, :, 0, 0]
+    y, mean, var = backend.batchnorm_forward(x, gamma, beta, eps)
+    inferred = backend.batchnorm_inference(x, gamma, beta, mean + 1, var + 1, eps)
+    return [y, mean, var, inferred, *backend.batchnorm_backward(dy, x, gamma, mean, var, eps)]
+
+
+def _run_lrn(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    size = 1 + int(8 * settings[0])
+    beta = float(np.array([0.5, 0.75, 1.0, settings[2]])[int(4 * settings[1])])
+    arguments = size, 0.5, beta, 1.0 + settings[3]
+    return [backend.lrn_forward(x, *arguments), backend.lrn_backward(dy, x, *arguments)]
+
+
+def _run_dropout(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    rate, seed = float(settings[0]), int(2**60 * settings[1])
+    return [backend.dropout(x, rate, seed), backend.dropout(dy[:, :, 0, 0], rate, seed)]
+
+
+def _run_softmax(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    """Scores of any size: the largest is taken off before e^x could overflow."""
+    scores = x[:, :, 0, 0] * x.dtype.type(10 ** (4 * settings[0]))
+    labels = np.arange(len(scores)) % scores.shape[1]
+    loss, p = backend.softmax_cross_entropy_forward(scores, labels)
+    return [np.array(loss), p, backend.softmax_cross_entropy_backward(p, labels)]
+
+
+def _run_sgd(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    w, velocity = x.copy(), np.abs(x)
+    rates = {"lr": settings[0], "momentum": settings[1], "l2": settings[2]}
+    squares = backend.sgd_update(w, dy, velocity, nesterov=settings[3] < 0.5, **rates)
+    return [w, velocity, np.array(squares)]
+
+
+def _run_adam(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    w, m, v = x.copy(), x / 2, np.abs(x)
+    rates = {"lr": settings[0], "beta1": 0.99 * settings[1], "l2": settings[2]}
+    squares = backend.adam_update(w, dy, m, v, step=1 + int(4 * settings[3]), **rates)
+    return [w, m, v, np.array(squares)]
+
+
+OTHERS: dict[str, Callable[[Backend, Array, Array, Array], Sequence[Array]]] = {
+    "batchnorm": _run_batchnorm,
+    "lrn": _run_lrn,
+    "dropout": _run_dropout,
+    "softmax": _run_softmax,
+    "sgd": _run_sgd,
+    "adam": _run_adam,
+}
+OTHER_ELEMENTS = 60_000
+OTHER_BOUNDS = {"float32": 2e-5, "float64": 1e-12}
 
 
 # What the rows share
