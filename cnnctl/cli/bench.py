@@ -10,17 +10,14 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.config import override_option
+from cnnctl.cli.naive_vs_fast import naive_vs_fast
 from cnnctl.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
-    from cnnctl.bench.conditions import Conditions
     from cnnctl.bench.ops import OpsReport
     from cnnctl.bench.roofline import Roofline
     from cnnctl.bench.step import LossCheck, StepReport
     from cnnctl.config import RunConfig
-
-BUSY = 1.0
-"""A load average from which on figures are doubtful."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 synthetic_option = click.option("--synthetic", is_flag=True, help="Random pixels in place of the data set.")
@@ -47,6 +44,9 @@ def bench() -> None:
     """Measure the machine, operations and whole steps."""
 
 
+bench.add_command(naive_vs_fast)
+
+
 @bench.command()
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @seconds_option
@@ -60,7 +60,7 @@ def roofline(dtype: str, seconds: float, as_json: bool) -> None:
     from cnnctl.bench.roofline import measure_roofline
 
     result = measure_roofline(dtype, seconds=seconds)
-    _warn_if_busy(result.conditions)
+    display.warn_if_busy(result.conditions["load_average"])
     if as_json:
         display.print_json({"schema": 1, "command": "bench roofline", **asdict(result)})
     else:
@@ -106,7 +106,7 @@ def ops(
     else:
         engine = EngineConfig(threads=threads or "auto", isa=isa or None, exact=exact)
         report = measure_cases(engine, batch_size=batch, seconds=seconds)
-    _warn_if_busy(report.conditions)
+    display.warn_if_busy(report.conditions["load_average"])
     if as_json:
         display.print_json({"schema": 1, "command": "bench ops", "config": config, **asdict(report)})
     else:
@@ -167,7 +167,7 @@ def step(
         steps=steps,
         note=display.note,
     )
-    _warn_if_busy(report.conditions)
+    display.warn_if_busy(report.conditions["load_average"])
     for failure in report.failures:
         display.warn(f"{failure.engine} {failure.layout} does not run here: {failure.reason}")
     if as_json:
@@ -184,12 +184,6 @@ def _describe_losses(losses: "LossCheck") -> str:
         f"they differ from PyTorch's by up to {losses.difference:.1e}{own}, "
         f"and in float64 by {losses.double_difference:.1e}"
     )
-
-
-def _warn_if_busy(conditions: "Conditions") -> None:
-    load = conditions["load_average"]
-    if isinstance(load, float) and load > BUSY:
-        display.warn(f"something else was running here (load average {load:.1f}): figures may be too low")
 
 
 def _load(

@@ -21,6 +21,9 @@ from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+BUSY = 1.0
+"""A load average from which on measured times are doubtful."""
+
 LINE_INTERVAL_S = 10.0
 """Off a terminal, at most one progress line in that time."""
 
@@ -55,6 +58,12 @@ def note(message: str) -> None:
 def warn(message: str) -> None:
     """Something odd that stops nothing: one line on stderr."""
     note(f"cnnctl: warning: {_one_line(message)}")
+
+
+def warn_if_busy(load_average: object) -> None:
+    """Say so if the machine had something else to do while it was measured."""
+    if isinstance(load_average, float) and load_average > BUSY:
+        warn(f"something else was running here (load average {load_average:.1f}): figures may be too low")
 
 
 def error(message: str) -> None:
@@ -131,6 +140,23 @@ class DownloadProgress(_Progress):
             note(f"downloading {file_name}: {done_bytes / total_bytes:.0%}")
         if done_bytes >= total_bytes:
             self.close()
+
+
+class CheckProgress(_Progress):
+    """Call it with the name of each thing that has been checked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+        self._open(bar_format="{n} checked: {desc} {elapsed}")
+
+    def __call__(self, name: str) -> None:
+        self._count += 1
+        if self._bar is not None:
+            self._bar.set_description_str(name, refresh=False)
+            self._bar.update()
+        elif self._is_line_due():
+            note(f"{self._count:,} checked: {name}")
 
 
 class TrainProgress(_Progress, Observer):

@@ -151,10 +151,11 @@ def _validate(tree: Node) -> RunConfig:
         return RunConfig.model_validate(tree.to_data())
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-    raise ConfigError(_describe(details[0], tree))
+    raise ConfigError(describe_problem(details[0], tree))
 
 
-def _describe(error: ErrorDetails, tree: Node) -> str:
+def describe_problem(error: ErrorDetails, tree: Node) -> str:
+    """One line: place in the file, path of the value, what is wrong."""
     context = error["ctx"]
     path = (*error["loc"], *context["field"])
     node, origin = tree, tree.origin

@@ -32,7 +32,7 @@ from cnnctl.errors import ShapeError, describe_alternatives
 from cnnctl.geometry import Window
 
 
-def _refuse(reason: str, *field: str | int, kind: Literal["value", "key"] = "value") -> PydanticCustomError:
+def refuse(reason: str, *field: str | int, kind: Literal["value", "key"] = "value") -> PydanticCustomError:
     """An error whose line reads: place, path to `field`, `reason`."""
     return PydanticCustomError(kind, "{reason}", {"reason": reason, "field": field})
 
@@ -44,12 +44,13 @@ def _explain(explain: Callable[[Any], str]) -> WrapValidator:
         try:
             return handler(value)
         except ValidationError:
-            raise _refuse(f": {show_value(value)} is not {explain(value)}") from None
+            raise refuse(f": {show_value(value)} is not {explain(value)}") from None
 
     return WrapValidator(validate)
 
 
-def _accept(expected: str) -> WrapValidator:
+def accept(expected: str) -> WrapValidator:
+    """Say what would have been usable in place of whatever pydantic would say."""
     return _explain(lambda value: f"usable; give {expected}")
 
 
@@ -63,39 +64,39 @@ def _check_channels(channels: int) -> int:
     return channels
 
 
-Count = Annotated[int, Field(ge=1), _accept("an integer of at least 1")]
-CountOrZero = Annotated[int, Field(ge=0), _accept("an integer of at least 0")]
-Positive = Annotated[float, Field(gt=0), _accept("a number above 0")]
-NotNegative = Annotated[float, Field(ge=0), _accept("a number of at least 0")]
-Fraction = Annotated[float, Field(ge=0, lt=1), _accept("a number of at least 0 and below 1")]
-Flag = Annotated[bool, _accept("true or false")]
-Seed = Annotated[int, Field(ge=0, lt=2**63), _accept("an integer from 0 to 2^63 - 1")]
+Count = Annotated[int, Field(ge=1), accept("an integer of at least 1")]
+CountOrZero = Annotated[int, Field(ge=0), accept("an integer of at least 0")]
+Positive = Annotated[float, Field(gt=0), accept("a number above 0")]
+NotNegative = Annotated[float, Field(ge=0), accept("a number of at least 0")]
+Fraction = Annotated[float, Field(ge=0, lt=1), accept("a number of at least 0 and below 1")]
+Flag = Annotated[bool, accept("true or false")]
+Seed = Annotated[int, Field(ge=0, lt=2**63), accept("an integer from 0 to 2^63 - 1")]
 RunName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
-    _accept("1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit"),
+    accept("1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit"),
 ]
 LayerName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"),
-    _accept("a letter followed by up to 63 letters, digits, '_' and '-'"),
+    accept("a letter followed by up to 63 letters, digits, '_' and '-'"),
 ]
-PathText = Annotated[str, Field(min_length=1), _accept("a path")]
-Channels = Annotated[int, AfterValidator(_check_channels), _accept("1 (grey) or 3 (RGB)")]
+PathText = Annotated[str, Field(min_length=1), accept("a path")]
+Channels = Annotated[int, AfterValidator(_check_channels), accept("1 (grey) or 3 (RGB)")]
 
 _One = Annotated[int, Field(ge=1)]
 _Zero = Annotated[int, Field(ge=0)]
 Extent = Annotated[
     _One | Annotated[tuple[_One, _One], Field(strict=False)],
-    _accept("an integer of at least 1, or [height, width]"),
+    accept("an integer of at least 1, or [height, width]"),
 ]
 Border = Annotated[
     _Zero | Annotated[tuple[_Zero, _Zero], Field(strict=False)] | Literal["same"],
-    _accept("an integer of at least 0, [height, width], or same"),
+    accept("an integer of at least 0, [height, width], or same"),
 ]
 PoolBorder = Annotated[
     _Zero | Annotated[tuple[_Zero, _Zero], Field(strict=False)],
-    _accept("an integer of at least 0, or [height, width]"),
+    accept("an integer of at least 0, or [height, width]"),
 ]
 
 DatasetName = Literal["mnist", "fashion-mnist", "cifar10", "folder", "npz", "shapes"]
@@ -119,13 +120,13 @@ class Section(BaseModel):
         value, fields = cls._unwrap(value), cls.model_fields
         if not isinstance(value, Mapping):
             known = f"a mapping of {', '.join(fields)}"
-            raise _refuse(f": {show_value(value)} is not usable; give {known}")
+            raise refuse(f": {show_value(value)} is not usable; give {known}")
         for key in value:
             if key not in fields:
-                raise _refuse(f" is not known; {describe_alternatives(key, fields)}", key, kind="key")
+                raise refuse(f" is not known; {describe_alternatives(key, fields)}", key, kind="key")
         for key, field in fields.items():
             if field.is_required() and key not in value:
-                raise _refuse(f" is missing ({field.description})", key)
+                raise refuse(f" is missing ({field.description})", key)
         return value
 
     @classmethod
@@ -163,23 +164,24 @@ class Kind(Section):
         return {self.kind: settings} if settings else self.kind
 
 
-def _kind_of(value: Any) -> Any:
+def kind_of(value: Any) -> Any:
+    """The kind that a word, or a word with its settings, names; anything else as it is."""
     if isinstance(value, Kind):
         return value.kind
     return next(iter(value)) if isinstance(value, Mapping) and len(value) == 1 else value
 
 
-def _one_of(*kinds: type[Kind]) -> BeforeValidator:
+def one_of(*kinds: type[Kind]) -> BeforeValidator:
     """Refuse what names none of these kinds, before pydantic looks for it."""
     known = [kind.kind for kind in kinds]
 
     def validate(value: Any) -> Any:
-        name = _kind_of(value)
+        name = kind_of(value)
         if not isinstance(name, str):
             alternatives = f"{', '.join(known)}: the word, or the word with its settings"
-            raise _refuse(f": {show_value(value)} is not usable; give one of {alternatives}")
+            raise refuse(f": {show_value(value)} is not usable; give one of {alternatives}")
         if name not in known:
-            raise _refuse(f": {show_value(name)} is not known; {describe_alternatives(name, known)}")
+            raise refuse(f": {show_value(name)} is not known; {describe_alternatives(name, known)}")
         return value
 
     return BeforeValidator(validate)
@@ -214,8 +216,8 @@ Init = Annotated[
     Annotated[GaussianConfig, Tag("gaussian")]
     | Annotated[XavierConfig, Tag("xavier")]
     | Annotated[HeConfig, Tag("he")],
-    Discriminator(_kind_of),
-    _one_of(GaussianConfig, XavierConfig, HeConfig),
+    Discriminator(kind_of),
+    one_of(GaussianConfig, XavierConfig, HeConfig),
 ]
 
 
@@ -256,9 +258,9 @@ class ConvConfig(LayerConfig):
         try:
             Window.create(self.kernel, self.stride, self.padding, self.dilation)
         except ShapeError as error:  # its message begins with the field
-            raise _refuse(f".{error}") from None
+            raise refuse(f".{error}") from None
         if self.filters % self.groups:
-            raise _refuse(f": {self.groups} does not divide the {self.filters} filters", "groups")
+            raise refuse(f": {self.groups} does not divide the {self.filters} filters", "groups")
         return self
 
 
@@ -364,13 +366,13 @@ class DropoutConfig(LayerConfig):
 
 def _check_layers(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)) or not value:
-        raise _refuse(f": {show_value(value)} is not usable; give a list of layers, at least one")
+        raise refuse(f": {show_value(value)} is not usable; give a list of layers, at least one")
     return tuple(value)
 
 
 def _check_shortcut(value: Any) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise _refuse(f": {show_value(value)} is not usable; give a list of layers, [] for x itself")
+        raise refuse(f": {show_value(value)} is not usable; give a list of layers, [] for x itself")
     return tuple(value)
 
 
@@ -382,7 +384,7 @@ def _check_names(layers: tuple[LayerConfig, ...], field: str) -> None:
         ordinals[layer.kind] += 1
         name = layer.name or f"{layer.kind}{ordinals[layer.kind]}"
         if name in names:
-            raise _refuse(f": {name!r} is the name of two layers; give one another name", field, index)
+            raise refuse(f": {name!r} is the name of two layers; give one another name", field, index)
         names.add(name)
 
 
@@ -420,8 +422,8 @@ Layer = Annotated[
     | Annotated[LrnConfig, Tag("lrn")]
     | Annotated[DropoutConfig, Tag("dropout")]
     | Annotated[ResidualConfig, Tag("residual")],
-    Discriminator(_kind_of),
-    _one_of(
+    Discriminator(kind_of),
+    one_of(
         *(ConvConfig, MaxPoolConfig, AvgPoolConfig, GlobalAvgPoolConfig, LinearConfig, FlattenConfig),
         *(ReLUConfig, TanhConfig, SigmoidConfig, GELUConfig),
         *(BatchNormConfig, LrnConfig, DropoutConfig, ResidualConfig),
@@ -503,7 +505,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _check_dataset(self) -> Self:
         if self.path is None and self.dataset in DATASETS_WITH["path"]:
-            raise _refuse(f" is missing (data set {self.dataset} is read from there)", "path")
+            raise refuse(f" is missing (data set {self.dataset} is read from there)", "path")
         for field, datasets in DATASETS_WITH.items():
             value = getattr(self, field)
             if self.dataset not in datasets and value != DataConfig.model_fields[field].default:
@@ -511,7 +513,7 @@ class DataConfig(Section):
                 reason = (
                     f": {show_value(value)} is not usable with data set {self.dataset}; it is for {where}"
                 )
-                raise _refuse(reason, field)
+                raise refuse(reason, field)
         return self
 
 
@@ -527,7 +529,7 @@ class SGDConfig(Kind):
     @model_validator(mode="after")
     def _check_momentum(self) -> Self:
         if self.nesterov and not self.momentum:
-            raise _refuse(": true is not usable without momentum; give a momentum above 0", "nesterov")
+            raise refuse(": true is not usable without momentum; give a momentum above 0", "nesterov")
         return self
 
 
@@ -544,8 +546,8 @@ class AdamConfig(Kind):
 
 OptimizerChoice = Annotated[
     Annotated[SGDConfig, Tag("sgd")] | Annotated[AdamConfig, Tag("adam")],
-    Discriminator(_kind_of),
-    _one_of(SGDConfig, AdamConfig),
+    Discriminator(kind_of),
+    one_of(SGDConfig, AdamConfig),
 ]
 
 
@@ -576,12 +578,12 @@ class EngineConfig(Section):
         default="float32", description="float32 or float64, of weights and images alike"
     )
     threads: Annotated[
-        Annotated[int, Field(ge=1, le=256)] | Literal["auto"], _accept("auto or an integer from 1 to 256")
+        Annotated[int, Field(ge=1, le=256)] | Literal["auto"], accept("auto or an integer from 1 to 256")
     ] = Field(default="auto", description="1 to 256, or auto for as many as this process may use")
     seed: Seed = Field(
         default=0, description="settles initial weights, order, augmentation and dropout, 0 to 2^63 - 1"
     )
-    isa: Annotated[str, Field(min_length=1), _accept("the name of an instruction set, or null")] | None = (
+    isa: Annotated[str, Field(min_length=1), accept("the name of an instruction set, or null")] | None = (
         Field(
             default=None,
             description="instruction set of the C kernels, such as x86-64-v3; null for the processor's best",
@@ -596,7 +598,7 @@ class EngineConfig(Section):
     def _check_isa(self) -> Self:
         if self.isa is not None and self.backend != "fast":
             reason = f": {self.isa!r} is not usable with backend {self.backend}; it is for fast"
-            raise _refuse(reason, "isa")
+            raise refuse(reason, "isa")
         return self
 
 

@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -30,6 +30,7 @@ from cnnctl.errors import RunError
 from cnnctl.train.atomic import remove_leftovers, reporting_os_errors, sync_directory, write_atomically
 
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
+_FOLDERS = ("checkpoints", "eval")
 _ATTEMPTS = 100
 
 
@@ -63,17 +64,22 @@ class RunDirectory:
     @classmethod
     @contextmanager
     def create(
-        cls, runs_dir: Path, name: str, files: Mapping[str, bytes | bytearray]
+        cls,
+        runs_dir: Path,
+        name: str,
+        files: Mapping[str, bytes | bytearray],
+        folders: Iterable[str] = _FOLDERS,
     ) -> Iterator["RunDirectory"]:
         """Make `<runs_dir>/<UTC time>-<name>-<4 hex>/` with these files, and hold its lock.
 
+        What trains nothing has no `folders` for checkpoints and scores.
         Raises RunError when the disk refuses; the directory is gone again then.
         """
         run = cls(_make_directory(runs_dir, name))
         with ExitStack() as stack:
             try:
                 stack.enter_context(run.locked())
-                run._fill(files)
+                run._fill(files, folders)
                 with reporting_os_errors(runs_dir):
                     sync_directory(runs_dir)
             except BaseException:
@@ -140,8 +146,8 @@ class RunDirectory:
         with reporting_os_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(f"{read_clock().isoformat(timespec='milliseconds')} {message}\n")
 
-    def _fill(self, files: Mapping[str, bytes | bytearray]) -> None:
-        for directory in (self.checkpoints, self.evaluations):
+    def _fill(self, files: Mapping[str, bytes | bytearray], folders: Iterable[str]) -> None:
+        for directory in (self.path / folder for folder in folders):
             with reporting_os_errors(directory):
                 directory.mkdir()
         for file, content in files.items():
@@ -154,14 +160,16 @@ def find_run(run: str, runs_dir: Path) -> Path:
     """The directory meant by a path, by "latest", or by what one run's name alone has.
 
     That is the directory's name, the start of it, or the name behind the time, as given to `train`.
+    The latest is one that trains: a measurement has no config.
 
     Raises RunError, with the names that come near, when there is none or more than one.
     """
     if (Path(run) / "status.json").is_file():
         return Path(run)
     runs = {path.parent.name: path.parent for path in sorted(runs_dir.glob("*/status.json"))}
-    if run == "latest" and runs:
-        return max(runs.values(), key=_get_age)
+    training = [path for path in runs.values() if (path / "config.yaml").is_file()]
+    if run == "latest" and training:
+        return max(training, key=_get_age)
     found = [run] if run in runs else [name for name in runs if run and name.startswith(run)]
     found = found or [name for name in runs if run and _get_given_name(name) == run]
     if len(found) == 1:

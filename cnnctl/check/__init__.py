@@ -1,0 +1,1 @@
+"""Checking: gradients against differences. Prints nothing."""
