@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnctl.backends import create_backend
+    from cnnctl.check.gradcheck import gradcheck
     from cnnctl.config import load_config
     from cnnctl.data import load_dataset
     from cnnctl.nn import Conv, Flatten, Linear, MaxPool, Network, ReLU
@@ -34,6 +35,7 @@ _HOMES = {
     "SGD": "cnnctl.optim",
     "create_backend": "cnnctl.backends",
     "evaluate": "cnnctl.train.api",
+    "gradcheck": "cnnctl.check.gradcheck",
     "load_config": "cnnctl.config",
     "load_dataset": "cnnctl.data",
 }
@@ -52,6 +54,7 @@ __all__ = [
     "__version__",
     "create_backend",
     "evaluate",
+    "gradcheck",
     "load_config",
     "load_dataset",
     "train",

@@ -41,6 +41,9 @@ class ReLU(Activation):
     kind: ClassVar[str] = "relu"
     activation: ClassVar[specs.Activation] = "relu"
 
+    def sides(self) -> tuple[Array, ...]:
+        return () if self._saved is None else (self._saved[1] > 0,)
+
 
 class Tanh(Activation):
     """y = tanh(x), from -1 to 1."""

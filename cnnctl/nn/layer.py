@@ -125,6 +125,14 @@ class Layer(ABC):
         dx, self.grads = self._backward(dy, self._saved, backend, need_dx)
         return dx if need_dx else None
 
+    def sides(self) -> tuple[Array, ...]:
+        """On which side of each of its kinks the last forward pass with training=True stood.
+
+        Gradients are checked by differences, which must not cross a kink: a layer that has some
+        says so here, as `ReLU` does with y > 0. Most have none.
+        """
+        return ()
+
     def _draw_params(
         self,
         input_shape: Shape,

@@ -51,12 +51,14 @@ class PlannedStage:
         macs: multiply-accumulates of one image's forward pass.
         memory_bytes: its output, what it saves, and its parameters with gradients and slots.
         stage: runs it, on the buffers it is bound to.
+        names: from the stage's names of parameters and statistics to the network's.
     """
 
     name: str
     macs: int
     memory_bytes: int
     stage: Stage
+    names: Mapping[str, str]
 
     @property
     def has_dx(self) -> bool:
@@ -168,6 +170,7 @@ class Plan:
                 sum(layer.macs for layer in node.layers),
                 self._count_bytes(stage),
                 stage,
+                node.names,
             )
             for node, stage in zip(self._nodes, self._stages, strict=True)
         )

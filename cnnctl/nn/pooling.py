@@ -40,6 +40,9 @@ class MaxPool(WindowPool):
     def spec(self) -> Spec:
         return PoolSpec(Pool("max", self.window))
 
+    def sides(self) -> tuple[Array, ...]:
+        return self._saved or ()
+
     def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
         y, index = backend.maxpool_forward(x, self.window)
         return y, (index,)
