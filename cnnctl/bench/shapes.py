@@ -15,21 +15,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
+from cnnctl.config.fields import Count, RunName, Section, accept, kind_of, one_of, refuse
 from cnnctl.config.load import describe_problem
-from cnnctl.config.schema import (
-    AvgPoolConfig,
-    ConvConfig,
-    Count,
-    LayerConfig,
-    LinearConfig,
-    MaxPoolConfig,
-    RunName,
-    Section,
-    accept,
-    kind_of,
-    one_of,
-    refuse,
-)
+from cnnctl.config.network import AvgPoolConfig, ConvConfig, LayerConfig, LinearConfig, MaxPoolConfig
 from cnnctl.config.strict_yaml import Node, parse_yaml, read_yaml, show_value
 from cnnctl.errors import ConfigError, ShapeError
 from cnnctl.geometry import check_elements

@@ -2,7 +2,7 @@
 
 import os
 
-from cnnctl.config.schema import DataConfig
+from cnnctl.config import DataConfig
 from cnnctl.data import load_dataset
 from cnnctl.nn import Shape
 

@@ -4,8 +4,11 @@ A config becomes a `RunConfig` here or is refused in one line that says where. B
 network, opens no data and knows no backend: those who do take the `RunConfig`.
 """
 
+from cnnctl.config.data import DataConfig
 from cnnctl.config.load import config_from_dict, config_to_dict, dump_config, load_config
-from cnnctl.config.schema import DataConfig, EngineConfig, NetworkConfig, RunConfig, SolverConfig
+from cnnctl.config.network import NetworkConfig
+from cnnctl.config.schema import EngineConfig, RunConfig
+from cnnctl.config.solver import SolverConfig
 
 __all__ = [
     "DataConfig",

@@ -12,7 +12,7 @@ from cnnctl.backends import create_backend
 from cnnctl.backends.base import Backend
 from cnnctl.backends.cpu import available_threads
 from cnnctl.config import EngineConfig, RunConfig
-from cnnctl.config.schema import Kind
+from cnnctl.config.fields import Kind
 from cnnctl.data import Augment, Batches, Normalizer, load_dataset, make_splits
 from cnnctl.errors import ConfigError, DataError
 from cnnctl.nn import (

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnctl.config import config_from_dict, config_to_dict, dump_config, load_config
-from cnnctl.config.schema import AdamConfig, GaussianConfig, HeConfig, RunConfig, SGDConfig
+from cnnctl.config import RunConfig, config_from_dict, config_to_dict, dump_config, load_config
+from cnnctl.config.network import GaussianConfig, HeConfig
+from cnnctl.config.solver import AdamConfig, SGDConfig
 
 Refusal = Callable[..., str]
 

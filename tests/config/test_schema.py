@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from cnnctl.config import config_from_dict
-from cnnctl.config.schema import (
-    AdamConfig,
+from cnnctl.config.fields import Section
+from cnnctl.config.network import (
     AvgPoolConfig,
     BatchNormConfig,
     ConvConfig,
@@ -25,12 +25,11 @@ from cnnctl.config.schema import (
     MaxPoolConfig,
     ReLUConfig,
     ResidualConfig,
-    Section,
-    SGDConfig,
     SigmoidConfig,
     TanhConfig,
     XavierConfig,
 )
+from cnnctl.config.solver import AdamConfig, SGDConfig
 from cnnctl.errors import ConfigError
 
 KINDS = (

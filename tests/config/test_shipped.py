@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from cnnctl.config import load_config
-from cnnctl.config.schema import AdamConfig, ConvConfig, GaussianConfig, LinearConfig
+from cnnctl.config.network import ConvConfig, GaussianConfig, LinearConfig
+from cnnctl.config.solver import AdamConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = sorted(file.name for file in CONFIGS.glob("*.yaml"))

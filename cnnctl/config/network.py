@@ -1,0 +1,295 @@
+"""The network's fields: every layer there is, its settings, and how weights start.
+
+Says what may be written, not what it does: layers are built elsewhere from these settings.
+"""
+
+from collections import Counter
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from cnnctl.config.fields import (
+    Border,
+    Count,
+    Extent,
+    Flag,
+    Fraction,
+    Kind,
+    LayerName,
+    NotNegative,
+    PoolBorder,
+    Positive,
+    Section,
+    choose,
+    kind_of,
+    one_of,
+    refuse,
+)
+from cnnctl.config.strict_yaml import show_value
+from cnnctl.errors import ShapeError
+from cnnctl.geometry import Window
+
+Distribution = Literal["normal", "uniform"]
+LossName = Literal["softmax"]
+
+
+class GaussianConfig(Kind):
+    """Normal with a given standard deviation."""
+
+    kind: ClassVar[str] = "gaussian"
+    shorthand: ClassVar[str | None] = "std"
+
+    std: Positive = Field(default=0.01, description="standard deviation of the weights, above 0")
+
+
+class XavierConfig(Kind):
+    """Variance 2 / (fan_in + fan_out)."""
+
+    kind: ClassVar[str] = "xavier"
+
+    distribution: Annotated[Distribution, choose(Distribution)] = Field(
+        default="normal", description="shape of the distribution, normal or uniform"
+    )
+
+
+class HeConfig(XavierConfig):
+    """Variance 2 / fan_in."""
+
+    kind: ClassVar[str] = "he"
+
+
+Init = Annotated[
+    Annotated[GaussianConfig, Tag("gaussian")]
+    | Annotated[XavierConfig, Tag("xavier")]
+    | Annotated[HeConfig, Tag("he")],
+    Discriminator(kind_of),
+    one_of(GaussianConfig, XavierConfig, HeConfig),
+]
+
+
+class LayerConfig(Kind):
+    """What every layer may have."""
+
+    name: LayerName | None = Field(
+        default=None,
+        description="the layer's name, unique in the network; kind and ordinal by default, as conv2",
+    )
+
+
+class ConvConfig(LayerConfig):
+    """Convolution over images."""
+
+    kind: ClassVar[str] = "conv"
+
+    filters: Count = Field(description="output channels, at least 1")
+    kernel: Extent = Field(description="taps, an integer of at least 1 or [height, width]")
+    stride: Extent = Field(
+        default=1, description="pixels between windows, an integer of at least 1 or [height, width]"
+    )
+    padding: Border = Field(
+        default=0,
+        description="zeros around the image, an integer, [height, width], or same to keep its extents",
+    )
+    dilation: Extent = Field(
+        default=1, description="pixels between taps, an integer of at least 1 or [height, width]"
+    )
+    groups: Count = Field(default=1, description="groups of channels that do not see one another, at least 1")
+    bias: Flag = Field(default=True, description="whether to add a learnt constant to each channel")
+    init: Init | None = Field(
+        default=None, description="how the weight starts; the network's init by default"
+    )
+
+    @model_validator(mode="after")
+    def _check_geometry(self) -> Self:
+        try:
+            Window.create(self.kernel, self.stride, self.padding, self.dilation)
+        except ShapeError as error:  # its message begins with the field
+            raise refuse(f".{error}") from None
+        if self.filters % self.groups:
+            raise refuse(f": {self.groups} does not divide the {self.filters} filters", "groups")
+        return self
+
+
+class MaxPoolConfig(LayerConfig):
+    """The largest value of each window."""
+
+    kind: ClassVar[str] = "maxpool"
+    shorthand: ClassVar[str | None] = "kernel"
+
+    kernel: Extent = Field(description="extents of the window, an integer of at least 1 or [height, width]")
+    stride: Extent | None = Field(default=None, description="pixels between windows; the kernel by default")
+    padding: PoolBorder = Field(
+        default=0, description="border that does not count, an integer of at least 0 or [height, width]"
+    )
+
+
+class AvgPoolConfig(MaxPoolConfig):
+    """The mean of each window."""
+
+    kind: ClassVar[str] = "avgpool"
+
+
+class GlobalAvgPoolConfig(LayerConfig):
+    """The mean of all pixels of a channel."""
+
+    kind: ClassVar[str] = "globalavgpool"
+
+
+class LinearConfig(LayerConfig):
+    """Fully connected; images are flattened first."""
+
+    kind: ClassVar[str] = "linear"
+    shorthand: ClassVar[str | None] = "units"
+
+    units: Count = Field(description="outputs, at least 1")
+    bias: Flag = Field(default=True, description="whether to add a learnt constant to each output")
+    init: Init | None = Field(
+        default=None, description="how the weight starts; the network's init by default"
+    )
+
+
+class ReLUConfig(LayerConfig):
+    """max(x, 0)."""
+
+    kind: ClassVar[str] = "relu"
+
+
+class TanhConfig(LayerConfig):
+    """Hyperbolic tangent, from -1 to 1."""
+
+    kind: ClassVar[str] = "tanh"
+
+
+class SigmoidConfig(LayerConfig):
+    """1 / (1 + e^-x), from 0 to 1."""
+
+    kind: ClassVar[str] = "sigmoid"
+
+
+class GELUConfig(LayerConfig):
+    """x times the normal distribution function of x."""
+
+    kind: ClassVar[str] = "gelu"
+
+
+class FlattenConfig(LayerConfig):
+    """An image as a vector, in the order C, H, W."""
+
+    kind: ClassVar[str] = "flatten"
+
+
+class BatchNormConfig(LayerConfig):
+    """Mean 0 and variance 1 for each channel over the batch, then a learnt scale and offset."""
+
+    kind: ClassVar[str] = "batchnorm"
+
+    eps: Positive = Field(default=1e-5, description="keeps the divisor from 0, above 0")
+    momentum: Fraction = Field(
+        default=0.1,
+        description="weight of the newest batch in the running statistics, from 0 to below 1",
+    )
+
+
+class LrnConfig(LayerConfig):
+    """Local response normalisation: x / (k + alpha/size (sum of neighbouring channels' squares))^beta."""
+
+    kind: ClassVar[str] = "lrn"
+
+    size: Count = Field(default=5, description="channels in the sum, at least 1")
+    alpha: NotNegative = Field(default=1e-4, description="weight of the sum, at least 0")
+    beta: NotNegative = Field(default=0.75, description="exponent, at least 0")
+    k: Positive = Field(default=1.0, description="added to the sum, above 0")
+
+
+class DropoutConfig(LayerConfig):
+    """In training, elements are cleared at random and the others scaled up."""
+
+    kind: ClassVar[str] = "dropout"
+    shorthand: ClassVar[str | None] = "rate"
+
+    rate: Fraction = Field(default=0.5, description="share of the elements cleared, at least 0 and below 1")
+
+
+def _check_layers(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise refuse(f": {show_value(value)} is not usable; give a list of layers, at least one")
+    return tuple(value)
+
+
+def _check_shortcut(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise refuse(f": {show_value(value)} is not usable; give a list of layers, [] for x itself")
+    return tuple(value)
+
+
+def _check_names(layers: tuple[LayerConfig, ...], field: str) -> None:
+    """Refuse a name that two of these layers have, given or by default."""
+    ordinals: Counter[str] = Counter()
+    names: set[str] = set()
+    for index, layer in enumerate(layers):
+        ordinals[layer.kind] += 1
+        name = layer.name or f"{layer.kind}{ordinals[layer.kind]}"
+        if name in names:
+            raise refuse(f": {name!r} is the name of two layers; give one another name", field, index)
+        names.add(name)
+
+
+class ResidualConfig(LayerConfig):
+    """Two branches that read the same input, and their sum."""
+
+    kind: ClassVar[str] = "residual"
+
+    layers: Annotated[tuple["Layer", ...], BeforeValidator(_check_layers)] = Field(
+        description="the main branch, at least one layer"
+    )
+    shortcut: Annotated[tuple["Layer", ...], BeforeValidator(_check_shortcut)] = Field(
+        default=(), description="the other branch; without layers it is the input itself"
+    )
+
+    @model_validator(mode="after")
+    def _check_branches(self) -> Self:
+        _check_names(self.layers, "layers")
+        _check_names(self.shortcut, "shortcut")
+        return self
+
+
+Layer = Annotated[
+    Annotated[ConvConfig, Tag("conv")]
+    | Annotated[MaxPoolConfig, Tag("maxpool")]
+    | Annotated[AvgPoolConfig, Tag("avgpool")]
+    | Annotated[GlobalAvgPoolConfig, Tag("globalavgpool")]
+    | Annotated[LinearConfig, Tag("linear")]
+    | Annotated[FlattenConfig, Tag("flatten")]
+    | Annotated[ReLUConfig, Tag("relu")]
+    | Annotated[TanhConfig, Tag("tanh")]
+    | Annotated[SigmoidConfig, Tag("sigmoid")]
+    | Annotated[GELUConfig, Tag("gelu")]
+    | Annotated[BatchNormConfig, Tag("batchnorm")]
+    | Annotated[LrnConfig, Tag("lrn")]
+    | Annotated[DropoutConfig, Tag("dropout")]
+    | Annotated[ResidualConfig, Tag("residual")],
+    Discriminator(kind_of),
+    one_of(
+        *(ConvConfig, MaxPoolConfig, AvgPoolConfig, GlobalAvgPoolConfig, LinearConfig, FlattenConfig),
+        *(ReLUConfig, TanhConfig, SigmoidConfig, GELUConfig),
+        *(BatchNormConfig, LrnConfig, DropoutConfig, ResidualConfig),
+    ),
+]
+ResidualConfig.model_rebuild()
+
+
+class NetworkConfig(Section):
+    """Layers in a row, then a loss."""
+
+    layers: Annotated[tuple[Layer, ...], BeforeValidator(_check_layers)] = Field(
+        description="the layers in order, at least one"
+    )
+    loss: Annotated[LossName, choose(LossName)] = Field(
+        default="softmax", description="softmax cross-entropy"
+    )
+    init: Init = Field(default=HeConfig(), description="how weights start in layers that name no init")
+
+    @model_validator(mode="after")
+    def _check_layer_names(self) -> Self:
+        _check_names(self.layers, "layers")
+        return self
