@@ -30,10 +30,10 @@ ROWS = {
     for row in (
         Row("K1", "exact on integers", arithmetic.check_exactness, 1_000_000, 6000),
         Row("K2", "rounding within its bounds", arithmetic.check_rounding, 1_000_000, 5000),
-        Row("K2-fused", "fused as one after the other", arithmetic.check_fused, 100_000, 1200),
+        Row("K2-fused", "fused as one after the other", arithmetic.check_fused, 30_000, 1200),
         Row("K2-others", "norms, losses, updates as naive", arithmetic.check_others, 50_000, 800),
         Row("K3", "gradients are adjoint", arithmetic.check_adjoint, 100_000, 2000),
-        Row("K4", "special values by the policy", special.check_specials, 20_000, 160),
+        Row("K4", "special values by the policy", special.check_specials, 5000, 160),
         Row("K5", "threads change nothing", threads.check_threads, 20_000, 2000),
         Row("K5-training", "nor in whole trainings", threads.check_training, len(threads.TRAININGS), 1, 1),
         Row("K5-fork", "a forked child goes on", threads.check_fork, 1000, 50),
