@@ -10,11 +10,13 @@ BUILD  := $(PIP) --no-build-isolation
 # The builders and cython-lint call other tools by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
+SANITIZED    ?= tests.torture K6
 C_FILES      := $(wildcard ext/*.c ext/*.h)
 PYTHON_FILES := cnnctl tests ext/build_backend.py
-SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build pyproject.toml requirements-dev.lock
+SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build meson.options pyproject.toml \
+	requirements-dev.lock
 
-.PHONY: help train test lint format lock clean
+.PHONY: help train test torture sanitize mutants lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +26,18 @@ train: $(VENV)/installed ## build, then train the quick-start network
 
 test: $(VENV)/developer ## build, then run the tests
 	$(BIN)/python -m pytest --numprocesses auto
+
+torture: $(VENV)/developer ## prove every promise about the kernels at full length: some hours
+	$(BIN)/python -m tests.torture
+
+sanitize: $(VENV)/developer ## build kernels that check every access, then run the tests of memory safety
+	CC=gcc $(BUILD) --no-deps --upgrade --target build/sanitize/site \
+		-Csetup-args=-Dsanitize=true -Csetup-args=-Dkernel_optimization=1 -Cbuild-dir=build/sanitize/meson .
+	ln -sfn $(CURDIR)/tests build/sanitize/site/tests
+	cd build/sanitize/site && CC=gcc $(abspath $(BIN))/python -m tests.sanitized $(SANITIZED)
+
+mutants: $(VENV)/developer ## plant faults in the kernels, one at a time: every one has to be found
+	$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/developer ## style, types and formatting of Python, Cython and C
 	$(BIN)/ruff check $(PYTHON_FILES)

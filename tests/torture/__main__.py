@@ -65,10 +65,9 @@ def report(row: Row, seed: int, tally: Tally, failure: Failure | None, seconds: 
         if facts:
             print(fill(f"{title}: {', '.join(facts)}", 110, initial_indent=INDENT, subsequent_indent=INDENT))
     if failure:
+        which = "--jobs 1" if failure.number is None else f"--case {failure.number}"
         print(f"{row.name} FAILED case {failure.number}: {failure.message}")
-        print(
-            f"  again: python -m tests.torture {row.name} --seed {seed} --case {failure.number}", flush=True
-        )
+        print(f"  again: python -m tests.torture {row.name} --seed {seed} {which}", flush=True)
 
 
 if __name__ == "__main__":

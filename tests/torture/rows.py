@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.torture import arithmetic, environment, memory, sizes, special, threads
+from tests.torture import arithmetic, environment, memory, plans, sizes, special, threads
 from tests.torture.tally import Tally
 
 
@@ -32,8 +32,9 @@ ROWS = {
         Row("K2", "rounding within its bounds", arithmetic.check_rounding, 1_000_000, 5000),
         Row("K2-fused", "fused as one after the other", arithmetic.check_fused, 30_000, 1200),
         Row("K2-others", "norms, losses, updates as naive", arithmetic.check_others, 50_000, 800),
+        Row("K2-plans", "networks as layer by layer", plans.check_plan, 20_000, 300),
         Row("K3", "gradients are adjoint", arithmetic.check_adjoint, 100_000, 2000),
-        Row("K4", "special values by the policy", special.check_specials, 5000, 160),
+        Row("K4", "special values by the policy", special.check_specials, 20_000, 500),
         Row("K5", "threads change nothing", threads.check_threads, 20_000, 2000),
         Row("K5-training", "nor in whole trainings", threads.check_training, len(threads.TRAININGS), 1, 1),
         Row("K5-fork", "a forked child goes on", threads.check_fork, 1000, 50),

@@ -2,6 +2,7 @@
 
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from traceback import format_exc
 from typing import NamedTuple
@@ -18,7 +19,7 @@ ROOM = 3
 class Failure(NamedTuple):
     """A broken promise."""
 
-    number: int
+    number: int | None
     message: str
 
 
@@ -33,11 +34,14 @@ def run_row(row: Row, seed: int, cases: int, jobs: int) -> tuple[Tally, Failure 
     parts = [min(chunk, cases - done) for done in range(0, cases, chunk)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         names, seeds = [row.name] * len(parts), [seed] * len(parts)
-        for part, failure in pool.map(run_chunk, names, seeds, starts, parts):
-            tally.add(part)
-            if failure:
-                pool.shutdown(wait=False, cancel_futures=True)
-                break
+        try:
+            for part, failure in pool.map(run_chunk, names, seeds, starts, parts):
+                tally.add(part)
+                if failure:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
+        except BrokenProcessPool:
+            failure = Failure(None, "a process crashed; --jobs 1 shows where")
     return tally, failure
 
 
