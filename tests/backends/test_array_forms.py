@@ -14,6 +14,7 @@ from cnnctl.backends.base import Backend, SandwichOutputs
 from cnnctl.backends.specs import Activation, Array, Pool, Sandwich
 from cnnctl.errors import DtypeError, ShapeError
 from cnnctl.geometry import Window
+from tests.array_forms import FORMS, lock, misalign
 
 CONV = Window.create(3, padding=1)
 POOL = Window.create(3, 2, 1)
@@ -102,44 +103,6 @@ OPERATIONS = {
     ),
 }
 
-
-def reverse_axes(array: Array) -> Array:
-    return np.flip(np.flip(array).copy())
-
-
-def interleave(array: Array) -> Array:
-    """Every second element of a larger array, whose others would spoil any result."""
-    other = np.nan if array.dtype.kind == "f" else 99
-    spread = np.full((*array.shape[:-1], 2 * array.shape[-1]), other, array.dtype)
-    spread[..., ::2] = array
-    return spread[..., ::2]
-
-
-def repeat_first(array: Array) -> Array:
-    """Zero strides: the first image (or filter), as often as there were images."""
-    return np.broadcast_to(array[:1], array.shape)
-
-
-def misalign(array: Array) -> Array:
-    shifted = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-    shifted[...] = array
-    assert not shifted.flags.aligned
-    return shifted
-
-
-def lock(array: Array) -> Array:
-    array.flags.writeable = False
-    return array
-
-
-FORMS: dict[str, Callable[[Array], Array]] = {
-    "negative strides": reverse_axes,
-    "every second element": interleave,
-    "zero strides": repeat_first,
-    "Fortran order": np.asfortranarray,
-    "misaligned": misalign,
-    "read-only": lock,
-}
 
 over_operations = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 over_forms = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

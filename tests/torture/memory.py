@@ -4,12 +4,11 @@ Says only what arithmetic shows: the right answer, or TypeError or ValueError, a
 as they were. Run with kernels built by `make sanitize`, every stray access ends the process.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from cnnctl.backends.base import Backend
 from cnnctl.backends.specs import Array
+from tests.array_forms import FORMS
 from tests.torture import truth
 from tests.torture.arithmetic import count_case, create_engine, run_conv
 from tests.torture.cases import Case, draw, draw_case
@@ -130,56 +129,3 @@ def _share_memory(arrays: list[Array], rng: np.random.Generator) -> list[Array]:
     buffer = draw(rng, (max(sizes, default=0) + len(sizes),), True).astype(arrays[0].dtype)
     buffer.flags.writeable = bool(rng.integers(2))
     return [buffer[i : i + array.size].reshape(array.shape) for i, array in enumerate(arrays)]
-
-
-def _reverse(array: Array) -> Array:
-    return np.flip(np.flip(array).copy())
-
-
-def _interleave(array: Array) -> Array:
-    """Every second element of a larger array, whose others would spoil any result."""
-    spread = np.full((*array.shape[:-1], 2 * array.shape[-1]), np.nan, array.dtype)
-    spread[..., ::2] = array
-    return spread[..., ::2]
-
-
-def _slice(array: Array) -> Array:
-    """The middle of an array that is larger on all sides."""
-    larger = np.pad(array, 1, constant_values=np.nan)
-    return larger[(slice(1, -1),) * array.ndim]
-
-
-def _repeat_first(array: Array) -> Array:
-    """Zero strides: the first image (or filter), as often as there were images."""
-    return np.broadcast_to(array[:1], array.shape) if len(array) else array
-
-
-def _misalign(array: Array) -> Array:
-    shifted = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-    shifted[...] = array
-    return shifted
-
-
-def _lock(array: Array) -> Array:
-    array.flags.writeable = False
-    return array
-
-
-def _end_page(array: Array) -> Array:
-    """Up against the end of its allocation, of which the first element is left out."""
-    larger = np.empty(array.size + 1, array.dtype)
-    larger[1:] = array.ravel()
-    return larger[1:].reshape(array.shape)
-
-
-FORMS: dict[str, Callable[[Array], Array]] = {
-    "plain": lambda array: array,
-    "negative strides": _reverse,
-    "every second element": _interleave,
-    "sliced": _slice,
-    "zero strides": _repeat_first,
-    "Fortran order": np.asfortranarray,
-    "misaligned": _misalign,
-    "read-only": _lock,
-    "at the end": _end_page,
-}
