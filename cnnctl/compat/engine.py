@@ -32,10 +32,12 @@ def as_floats(*arrays: Any) -> list[Array]:
     return [np.asarray(array, dtype) for array in known]
 
 
-def create_window(kernel: tuple[int, int], stride: Any, pad: Any = 0) -> Window:
+def create_window(kernel: tuple[Any, Any], stride: Any, pad: Any = 0) -> Window:
     """A window of the courses: the same stride and padding along both axes, numpy's integers too.
 
     Raises ShapeError for what is no integer in range.
     """
-    stride, pad = (int(value) if isinstance(value, np.integer) else value for value in (stride, pad))
-    return Window.create(kernel, stride, pad)
+    height, width, stride, pad = (
+        int(value) if isinstance(value, np.integer) else value for value in (*kernel, stride, pad)
+    )
+    return Window.create((height, width), stride, pad)

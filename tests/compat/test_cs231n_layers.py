@@ -131,7 +131,7 @@ class TestMaxPool:
     def test_gradient(self, kind: str) -> None:
         forward, backward = find(kind, "max_pool_forward"), find(kind, "max_pool_backward")
         check_gradients(forward, backward, draw(x=(3, 2, 8, 8)), POOL_PARAM)
-        overlapping = {"pool_height": 3, "pool_width": 2, "stride": 1}
+        overlapping = {"pool_height": np.int64(3), "pool_width": 2, "stride": 1}
         check_gradients(forward, backward, draw(x=(1, 2, 5, 4)), overlapping)
 
     @pytest.mark.parametrize("kind", ["fast", "im2col", "reshape"])

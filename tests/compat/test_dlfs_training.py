@@ -235,17 +235,18 @@ class TestMnist:
         network = SimpleConvNet(conv_param={"filter_num": 6, "filter_size": 5, "pad": 0, "stride": 1})
         trainer = Trainer(
             network,
-            x_train[:3000],
-            t_train[:3000],
-            x_test[:500],
-            t_test[:500],
+            x_train[:1000],
+            t_train[:1000],
+            x_test[:300],
+            t_test[:300],
             epochs=3,
             optimizer="Adam",
-            optimizer_param={"lr": 0.003},
+            optimizer_param={"lr": 0.01},
+            evaluate_sample_num_per_epoch=100,
             verbose=False,
         )
         trainer.train()
-        assert network.accuracy(x_test[:500], t_test[:500]) > 0.8
+        assert network.accuracy(x_test[:300], t_test[:300]) > 0.7
 
 
 def test_all_names_are_there() -> None:
