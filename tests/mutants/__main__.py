@@ -26,6 +26,8 @@ from tests.mutants.patches import Mutant, PatchError, read_mutants
 
 ROOT = Path(__file__).parents[2]
 HARNESS = "tests.torture --slice --first"
+MEMORY_HARNESS = "tests.torture --slice --first K6"
+"""On sanitized kernels, where the other rows would take long and show nothing new."""
 HARNESS_TIMEOUT_S = 1800
 JOBS = 2
 OMITTED = shutil.ignore_patterns(".*", "__pycache__", "build", "runs", "dist", "data", "*.so")
@@ -80,9 +82,10 @@ class Workshop:
         shutil.rmtree(self.tree / build)
         shutil.copytree(self.kept / build, self.tree / build)
 
-    def try_harness(self, harness: str, sanitize: bool) -> str | None:
+    def try_harness(self, harness: str | None, sanitize: bool) -> str | None:
         """What failed, or None."""
         way = ["-m", "tests.sanitized"] if sanitize else ["-m"]
+        harness = harness or (MEMORY_HARNESS if sanitize else HARNESS)
         command = [sys.executable, *way, *shlex.split(harness)]
         environment = {**os.environ, "PYTHONPATH": str(self.tree), "PYTHONDONTWRITEBYTECODE": "1"}
         try:
@@ -160,7 +163,7 @@ def choose(names: list[str]) -> list[Mutant]:
 ROW = "{:3} {:26} {:32} {:9} {:>8}  {}"
 
 
-def try_mutants(mutants: list[Mutant], harness: str) -> int:
+def try_mutants(mutants: list[Mutant], harness: str | None) -> int:
     """Prints the table; returns how many survived."""
     survivors = 0
     with tempfile.TemporaryDirectory(prefix="cnnctl-mutants-") as folder:
@@ -186,7 +189,7 @@ def try_mutants(mutants: list[Mutant], harness: str) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="numbers or names; all if none is given")
-    parser.add_argument("--harness", default=HARNESS, help="what has to fail, as a module and its arguments")
+    parser.add_argument("--harness", help="what has to fail, as a module and its arguments")
     arguments = parser.parse_args()
     try:
         mutants = choose(arguments.names)
