@@ -94,13 +94,20 @@ cdef extern from "kernels.h" nogil:
         const void *scale
         const void *shift
 
-    ctypedef struct sgd_settings:
-        double lr, momentum, l2
-        int nesterov
+    ctypedef enum update_kind:
+        pass
 
-    ctypedef struct adam_settings:
-        double lr, beta1, beta2, eps, l2
+    ctypedef struct update_settings:
+        update_kind kind
+        int nesterov
         int64_t step
+        double lr, l2, weight_decay, momentum, dampening, beta1, beta2, eps
+
+    ctypedef struct update_arrays:
+        void *w
+        const void *dw
+        void *slots[3]
+        double *sums
 
     ctypedef struct kernel_table:
         ptrdiff_t (*conv_scratch)(const conv_shape *, ptrdiff_t, int) noexcept nogil
@@ -166,12 +173,8 @@ cdef extern from "kernels.h" nogil:
         void (*softmax_backward)(
             int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *, void *
         ) noexcept nogil
-        double (*sgd_update)(
-            const sgd_settings *, int, ptrdiff_t, void *, const void *, void *, double *
-        ) noexcept nogil
-        double (*adam_update)(
-            const adam_settings *, int, ptrdiff_t, void *, const void *, void *, void *,
-            double *
+        double (*update)(
+            const update_settings *, int, ptrdiff_t, const update_arrays *
         ) noexcept nogil
         double (*fma_burst)(int, ptrdiff_t) noexcept nogil
         double (*read_burst)(int, ptrdiff_t, ptrdiff_t, const void *) noexcept nogil
@@ -309,28 +312,22 @@ cdef class Kernels:
         with nogil:
             self.table.softmax_backward(self.threads, n, classes, row, from_, label, to)
 
-    def sgd_update(self, ptrdiff_t count, w, dw, velocity, sums, *, lr, momentum, nesterov, l2):
-        cdef sgd_settings settings = sgd_settings(lr, momentum, l2, nesterov)
-        cdef void *weight = target(w)
-        cdef const void *gradient = source(dw)
-        cdef void *slot = target(velocity)
-        cdef double *sum_ = <double *>target(sums)
+    def update(
+        self, int kind, ptrdiff_t count, w, dw, slots, sums, *, double lr=0, double l2=0,
+        double weight_decay=0, double momentum=0, double dampening=0, double beta1=0, double beta2=0,
+        double eps=0, bint nesterov=False, int64_t step=1
+    ):
+        """One step on `count` elements; returns the sum of w^2 before it. A slot may be None."""
+        cdef update_settings settings = update_settings(
+            <update_kind>kind, nesterov, step, lr, l2, weight_decay, momentum, dampening, beta1, beta2, eps)
+        cdef update_arrays a
+        a.w, a.dw, a.sums = target(w), source(dw), <double *>target(sums)
+        cdef int i
+        for i in range(3):
+            a.slots[i] = target(slots[i]) if i < len(slots) else NULL
         cdef double total
         with nogil:
-            total = self.table.sgd_update(&settings, self.threads, count, weight, gradient, slot, sum_)
-        return total
-
-    def adam_update(self, ptrdiff_t count, w, dw, m, v, sums, *, step, lr, beta1, beta2, eps, l2):
-        cdef adam_settings settings = adam_settings(lr, beta1, beta2, eps, l2, step)
-        cdef void *weight = target(w)
-        cdef const void *gradient = source(dw)
-        cdef void *first = target(m)
-        cdef void *second = target(v)
-        cdef double *sum_ = <double *>target(sums)
-        cdef double total
-        with nogil:
-            total = self.table.adam_update(
-                &settings, self.threads, count, weight, gradient, first, second, sum_)
+            total = self.table.update(&settings, self.threads, count, &a)
         return total
 
     def fma_burst(self, ptrdiff_t rounds):

@@ -102,15 +102,33 @@ typedef struct {
     const void *scale, *shift;
 } prepare_arrays;
 
-typedef struct {
-    double lr, momentum, l2;
-    int nesterov;
-} sgd_settings;
+/* UPDATE_NONE changes nothing: it is for those who want the sum of dw^2. */
+typedef enum {
+    UPDATE_NONE,
+    UPDATE_SGD,
+    UPDATE_ADAM,
+    UPDATE_ADAGRAD,
+    UPDATE_RMSPROP, /* its alpha is beta2 */
+    UPDATE_ADAMAX,
+    UPDATE_LION,
+    UPDATE_COUNT
+} update_kind;
 
 typedef struct {
-    double lr, beta1, beta2, eps, l2;
-    int64_t step;
-} adam_settings;
+    update_kind kind;
+    int nesterov;
+    int64_t step; /* from 1 */
+    double lr, l2, weight_decay, momentum, dampening, beta1, beta2, eps;
+} update_settings;
+
+#define UPDATE_SLOTS 3
+
+typedef struct {
+    void *w;
+    const void *dw;
+    void *slots[UPDATE_SLOTS]; /* velocity; m, v; square; square, mean or NULL, velocity or NULL; m, u; m */
+    double *sums;              /* a double a block of UPDATE_BLOCK */
+} update_arrays;
 
 typedef struct {
     /* Scratch, in reals, that a call needs for n images on that many threads. */
@@ -172,11 +190,8 @@ typedef struct {
     void (*softmax_backward)(int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *p,
                              const int64_t *labels, void *dscores);
 
-    /* In place; return the sum of w^2 before the step. `sums` holds a double a block of UPDATE_BLOCK. */
-    double (*sgd_update)(const sgd_settings *, int threads, ptrdiff_t count, void *w, const void *dw,
-                         void *velocity, double *sums);
-    double (*adam_update)(const adam_settings *, int threads, ptrdiff_t count, void *w, const void *dw,
-                          void *m, void *v, double *sums);
+    /* In place; returns the sum of w^2 before the step. */
+    double (*update)(const update_settings *, int threads, ptrdiff_t count, const update_arrays *);
     /* Work to be timed, the same on each thread; return the operations done or the bytes moved. */
     double (*fma_burst)(int threads, ptrdiff_t rounds);
     double (*read_burst)(int threads, ptrdiff_t rounds, ptrdiff_t count, const void *from);
@@ -212,8 +227,7 @@ typedef struct {
     DO(export_images)                                                                                        \
     DO(softmax_forward)                                                                                      \
     DO(softmax_backward)                                                                                     \
-    DO(sgd_update)                                                                                           \
-    DO(adam_update)                                                                                          \
+    DO(update)                                                                                               \
     DO(fma_burst)                                                                                            \
     DO(read_burst)                                                                                           \
     DO(copy_burst)

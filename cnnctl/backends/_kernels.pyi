@@ -1,5 +1,5 @@
 # The compiled module's face, for type checkers; see ext/_kernels.pyx.
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnctl.geometry import Window
@@ -37,34 +37,25 @@ class Kernels:
         self, n: int, classes: int, row: int, scores: Any, labels: Any, p: Any
     ) -> tuple[float, int]: ...
     def softmax_backward(self, n: int, classes: int, row: int, p: Any, labels: Any, dscores: Any) -> None: ...
-    def sgd_update(
+    def update(
         self,
+        kind: int,
         count: int,
         w: Any,
         dw: Any,
-        velocity: Any,
+        slots: Sequence[Any],
         sums: Any,
         *,
-        lr: float,
-        momentum: float,
-        nesterov: bool,
-        l2: float,
-    ) -> float: ...
-    def adam_update(
-        self,
-        count: int,
-        w: Any,
-        dw: Any,
-        m: Any,
-        v: Any,
-        sums: Any,
-        *,
-        step: int,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        l2: float,
+        lr: float = 0,
+        l2: float = 0,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        dampening: float = 0,
+        beta1: float = 0,
+        beta2: float = 0,
+        eps: float = 0,
+        nesterov: bool = False,
+        step: int = 1,
     ) -> float: ...
     def fma_burst(self, rounds: int) -> float: ...
     def read_burst(self, rounds: int, count: int, x: Any) -> float: ...

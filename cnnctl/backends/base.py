@@ -284,6 +284,11 @@ class Backend(ABC):
 
     # Updates: in place, on contiguous arrays of one shape
 
+    def sum_squares(self, x: Array) -> float:
+        """Sum of x^2 over all elements, of a contiguous array that is only read."""
+        _check_update(x)
+        return self._sum_squares(x)
+
     def sgd_update(
         self,
         w: Array,
@@ -292,16 +297,18 @@ class Backend(ABC):
         *,
         lr: float,
         momentum: float = 0.0,
+        dampening: float = 0.0,
         nesterov: bool = False,
         l2: float = 0.0,
     ) -> float:
         """One step of SGD; changes `w` and `velocity`, returns sum of w^2 before it.
 
-        g = dw + l2 w; v <- momentum v + g; w <- w - lr (g + momentum v if nesterov else v).
+        g = dw + l2 w; v <- momentum v + (1-dampening) g;
+        w <- w - lr (g + momentum v if nesterov else v).
         Source: Sutskever et al. 2013, in PyTorch's form.
         """
         _check_update(w, dw, velocity)
-        return self._sgd_update(w, dw, velocity, lr, momentum, nesterov, l2)
+        return self._sgd_update(w, dw, velocity, lr, momentum, dampening, nesterov, l2)
 
     def adam_update(
         self,
@@ -315,18 +322,101 @@ class Backend(ABC):
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
+        weight_decay: float = 0.0,
         l2: float = 0.0,
     ) -> float:
         """Step number `step` (from 1) of Adam; changes w, m, v, returns sum of w^2 before it.
 
         g = dw + l2 w; m <- beta1 m + (1-beta1) g; v <- beta2 v + (1-beta2) g^2;
-        w <- w - lr (m / (1-beta1^step)) / (sqrt(v / (1-beta2^step)) + eps).
-        Source: Kingma, Ba 2015, algorithm 1.
+        w <- (1 - lr weight_decay) w - lr (m / (1-beta1^step)) / (sqrt(v / (1-beta2^step)) + eps).
+        Source: Kingma, Ba 2015, algorithm 1; Loshchilov, Hutter 2019 for weight_decay.
         """
         _check_update(w, dw, m, v)
-        if step < 1:
-            raise ConfigError(f"step: {step} is below 1; the first step of Adam is number 1")
-        return self._adam_update(w, dw, m, v, step, lr, beta1, beta2, eps, l2)
+        _check_step(step)
+        return self._adam_update(w, dw, m, v, step, lr, beta1, beta2, eps, weight_decay, l2)
+
+    def adagrad_update(
+        self, w: Array, dw: Array, square: Array, *, lr: float, eps: float = 1e-10, l2: float = 0.0
+    ) -> float:
+        """One step of AdaGrad; changes `w` and `square`, returns sum of w^2 before it.
+
+        g = dw + l2 w; s <- s + g^2; w <- w - lr g / (sqrt(s) + eps), s = square.
+        Source: Duchi et al. 2011, section 1.3, with a diagonal matrix.
+        """
+        _check_update(w, dw, square)
+        return self._adagrad_update(w, dw, square, lr, eps, l2)
+
+    def rmsprop_update(
+        self,
+        w: Array,
+        dw: Array,
+        square: Array,
+        mean: Array | None = None,
+        velocity: Array | None = None,
+        *,
+        lr: float,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        l2: float = 0.0,
+    ) -> float:
+        """One step of RMSprop; changes w and its slots, returns sum of w^2 before it.
+
+        g = dw + l2 w; s <- alpha s + (1-alpha) g^2; a <- alpha a + (1-alpha) g;
+        d = g / (sqrt(max(s - a^2, 0)) + eps); v <- momentum v + d; w <- w - lr v.
+        Without a `mean` (a) it is not centred: a counts as 0. Without a `velocity` (v) there is
+        no momentum: d takes its place.
+        Source: Tieleman, Hinton 2012, lecture 6.5; Graves 2013, section 4.2, for the mean.
+        """
+        _check_update(w, dw, square, *(slot for slot in (mean, velocity) if slot is not None))
+        if momentum and velocity is None:
+            raise ConfigError(f"momentum: {momentum} needs a velocity to be kept in")
+        return self._rmsprop_update(w, dw, square, mean, velocity, lr, alpha, eps, momentum, l2)
+
+    def adamax_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        u: Array,
+        *,
+        step: int,
+        lr: float,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        l2: float = 0.0,
+    ) -> float:
+        """Step number `step` (from 1) of AdaMax; changes w, m, u, returns sum of w^2 before it.
+
+        g = dw + l2 w; m <- beta1 m + (1-beta1) g; u <- max(beta2 u, |g| + eps);
+        w <- w - lr (m / (1-beta1^step)) / u.
+        Source: Kingma, Ba 2015, algorithm 2, with PyTorch's eps.
+        """
+        _check_update(w, dw, m, u)
+        _check_step(step)
+        return self._adamax_update(w, dw, m, u, step, lr, beta1, beta2, eps, l2)
+
+    def lion_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        *,
+        lr: float,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        weight_decay: float = 0.0,
+        l2: float = 0.0,
+    ) -> float:
+        """One step of Lion; changes `w` and `m`, returns sum of w^2 before it.
+
+        g = dw + l2 w; w <- (1 - lr weight_decay) w - lr sign(beta1 m + (1-beta1) g);
+        m <- beta2 m + (1-beta2) g. The sign of 0 is 0, that of NaN is NaN.
+        Source: Chen et al. 2023, algorithm 2.
+        """
+        _check_update(w, dw, m)
+        return self._lion_update(w, dw, m, lr, beta1, beta2, weight_decay, l2)
 
     # Fused operations
 
@@ -616,8 +706,19 @@ class Backend(ABC):
     def _softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array: ...
 
     @abstractmethod
+    def _sum_squares(self, x: Array) -> float: ...
+
+    @abstractmethod
     def _sgd_update(
-        self, w: Array, dw: Array, velocity: Array, lr: float, momentum: float, nesterov: bool, l2: float
+        self,
+        w: Array,
+        dw: Array,
+        velocity: Array,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        nesterov: bool,
+        l2: float,
     ) -> float: ...
 
     @abstractmethod
@@ -632,6 +733,55 @@ class Backend(ABC):
         beta1: float,
         beta2: float,
         eps: float,
+        weight_decay: float,
+        l2: float,
+    ) -> float: ...
+
+    @abstractmethod
+    def _adagrad_update(
+        self, w: Array, dw: Array, square: Array, lr: float, eps: float, l2: float
+    ) -> float: ...
+
+    @abstractmethod
+    def _rmsprop_update(
+        self,
+        w: Array,
+        dw: Array,
+        square: Array,
+        mean: Array | None,
+        velocity: Array | None,
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        l2: float,
+    ) -> float: ...
+
+    @abstractmethod
+    def _adamax_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        u: Array,
+        step: int,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        l2: float,
+    ) -> float: ...
+
+    @abstractmethod
+    def _lion_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
         l2: float,
     ) -> float: ...
 
@@ -846,3 +996,8 @@ def _check_update(w: Array, *others: Array) -> None:
         _check_same("w, dw and slots", array, w.shape, w.dtype)
         if not (array.flags.c_contiguous and array.flags.aligned):
             raise ShapeError("w, dw and slots: an update works in place on aligned C-contiguous arrays")
+
+
+def _check_step(step: int) -> None:
+    if step < 1:
+        raise ConfigError(f"step: {step} is below 1; the first step of Adam is number 1")

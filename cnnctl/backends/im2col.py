@@ -185,14 +185,23 @@ class Im2colBackend(ComposedBackend):
         dscores /= max(len(labels), 1)
         return dscores
 
+    def _sum_squares(self, x: Array) -> float:
+        return float(np.square(x).sum())
+
     def _sgd_update(
-        self, w: Array, dw: Array, velocity: Array, lr: float, momentum: float, nesterov: bool, l2: float
+        self,
+        w: Array,
+        dw: Array,
+        velocity: Array,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        nesterov: bool,
+        l2: float,
     ) -> float:
-        squares = float(np.square(w).sum())
-        g = l2 * w
-        g += dw
+        squares, g = self._sum_squares(w), _add_penalty(dw, w, l2)
         velocity *= momentum
-        velocity += g
+        velocity += (1 - dampening) * g
         if nesterov:
             g += momentum * velocity
             w -= lr * g
@@ -211,16 +220,90 @@ class Im2colBackend(ComposedBackend):
         beta1: float,
         beta2: float,
         eps: float,
+        weight_decay: float,
         l2: float,
     ) -> float:
-        squares = float(np.square(w).sum())
-        g = l2 * w
-        g += dw
+        squares, g = self._sum_squares(w), _add_penalty(dw, w, l2)
         m *= beta1
         m += (1 - beta1) * g
         v *= beta2
         v += (1 - beta2) * np.square(g)
+        w *= 1 - lr * weight_decay
         w -= lr / (1 - beta1**step) * m / (np.sqrt(v / (1 - beta2**step)) + eps)
+        return squares
+
+    def _adagrad_update(self, w: Array, dw: Array, square: Array, lr: float, eps: float, l2: float) -> float:
+        squares, g = self._sum_squares(w), _add_penalty(dw, w, l2)
+        square += np.square(g)
+        w -= lr * g / (np.sqrt(square) + eps)
+        return squares
+
+    def _rmsprop_update(
+        self,
+        w: Array,
+        dw: Array,
+        square: Array,
+        mean: Array | None,
+        velocity: Array | None,
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        l2: float,
+    ) -> float:
+        squares, g = self._sum_squares(w), _add_penalty(dw, w, l2)
+        square *= alpha
+        square += (1 - alpha) * np.square(g)
+        variance = square
+        if mean is not None:
+            mean *= alpha
+            mean += (1 - alpha) * g
+            variance = np.maximum(square - np.square(mean), 0)
+        g /= np.sqrt(variance) + eps
+        if velocity is not None:
+            velocity *= momentum
+            velocity += g
+            g = velocity
+        w -= lr * g
+        return squares
+
+    def _adamax_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        u: Array,
+        step: int,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        l2: float,
+    ) -> float:
+        squares, g = self._sum_squares(w), _add_penalty(dw, w, l2)
+        m *= beta1
+        m += (1 - beta1) * g
+        u *= beta2
+        np.maximum(u, np.abs(g) + eps, out=u)
+        w -= lr / (1 - beta1**step) * m / u
+        return squares
+
+    def _lion_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        l2: float,
+    ) -> float:
+        squares, g = self._sum_squares(w), _add_penalty(dw, w, l2)
+        w *= 1 - lr * weight_decay
+        w -= lr * np.sign(beta1 * m + (1 - beta1) * g)
+        m *= beta2
+        m += (1 - beta2) * g
         return squares
 
     def _limit_blas(self) -> Any:
@@ -318,3 +401,10 @@ def _sum_neighbours(x: Array, before: int, after: int) -> Array:
     padded = np.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
     sums: Array = sliding_window_view(padded, before + after + 1, axis=1).sum(axis=-1, dtype=x.dtype)
     return sums
+
+
+def _add_penalty(dw: Array, w: Array, l2: float) -> Array:
+    """dw + l2 w, as a new array."""
+    g: Array = l2 * w
+    g += dw
+    return g

@@ -199,12 +199,23 @@ class NaiveBackend(ComposedBackend):
             dscores[n, label] -= 1
         return dscores / max(len(labels), 1)
 
+    def _sum_squares(self, x: Array) -> float:
+        return float(np.sum(x * x))
+
     def _sgd_update(
-        self, w: Array, dw: Array, velocity: Array, lr: float, momentum: float, nesterov: bool, l2: float
+        self,
+        w: Array,
+        dw: Array,
+        velocity: Array,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        nesterov: bool,
+        l2: float,
     ) -> float:
-        squares = float(np.sum(w * w))
+        squares = self._sum_squares(w)
         g = dw + l2 * w
-        velocity[...] = momentum * velocity + g
+        velocity[...] = momentum * velocity + (1 - dampening) * g
         w[...] = w - lr * (g + momentum * velocity if nesterov else velocity)
         return squares
 
@@ -219,15 +230,89 @@ class NaiveBackend(ComposedBackend):
         beta1: float,
         beta2: float,
         eps: float,
+        weight_decay: float,
         l2: float,
     ) -> float:
-        squares = float(np.sum(w * w))
+        squares = self._sum_squares(w)
         g = dw + l2 * w
         m[...] = beta1 * m + (1 - beta1) * g
         v[...] = beta2 * v + (1 - beta2) * g * g
         m_hat = m / (1 - beta1**step)
         v_hat = v / (1 - beta2**step)
-        w[...] = w - lr * m_hat / (np.sqrt(v_hat) + eps)
+        w[...] = (1 - lr * weight_decay) * w - lr * m_hat / (np.sqrt(v_hat) + eps)
+        return squares
+
+    def _adagrad_update(self, w: Array, dw: Array, square: Array, lr: float, eps: float, l2: float) -> float:
+        squares = self._sum_squares(w)
+        g = dw + l2 * w
+        square[...] = square + g * g
+        w[...] = w - lr * g / (np.sqrt(square) + eps)
+        return squares
+
+    def _rmsprop_update(
+        self,
+        w: Array,
+        dw: Array,
+        square: Array,
+        mean: Array | None,
+        velocity: Array | None,
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        l2: float,
+    ) -> float:
+        squares = self._sum_squares(w)
+        g = dw + l2 * w
+        square[...] = alpha * square + (1 - alpha) * g * g
+        variance = square
+        if mean is not None:
+            mean[...] = alpha * mean + (1 - alpha) * g
+            variance = np.maximum(square - mean * mean, 0)
+        move = g / (np.sqrt(variance) + eps)
+        if velocity is not None:
+            velocity[...] = momentum * velocity + move
+            move = velocity
+        w[...] = w - lr * move
+        return squares
+
+    def _adamax_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        u: Array,
+        step: int,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        l2: float,
+    ) -> float:
+        squares = self._sum_squares(w)
+        g = dw + l2 * w
+        m[...] = beta1 * m + (1 - beta1) * g
+        u[...] = np.maximum(beta2 * u, np.abs(g) + eps)
+        m_hat = m / (1 - beta1**step)
+        w[...] = w - lr * m_hat / u
+        return squares
+
+    def _lion_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        l2: float,
+    ) -> float:
+        squares = self._sum_squares(w)
+        g = dw + l2 * w
+        c = beta1 * m + (1 - beta1) * g
+        w[...] = (1 - lr * weight_decay) * w - lr * np.sign(c)
+        m[...] = beta2 * m + (1 - beta2) * g
         return squares
 
 

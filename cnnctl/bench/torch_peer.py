@@ -215,17 +215,28 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 def create_optimizer(
     settings: Any, penalized: list[nn.Parameter], others: list[nn.Parameter], l2: float
 ) -> torch.optim.Optimizer:
-    """PyTorch's fused optimizer of that kind; raises ConfigError where there is none."""
-    groups = [{"params": penalized, "weight_decay": l2}, {"params": others, "weight_decay": 0.0}]
+    """PyTorch's optimizer of that kind, fused where it can be; raises ConfigError where there is none."""
+    decay, decoupled = settings.weight_decay, settings.kind == "adamw"
+    if decoupled and l2:
+        raise ConfigError(f"solver.l2: {l2} does not go with adamw in PyTorch; give 0")
+    groups = [{"params": penalized, "weight_decay": decay + l2}, {"params": others, "weight_decay": decay}]
+    lr = settings.lr
     match settings.kind:
-        case "adam":
-            betas = settings.beta1, settings.beta2
-            return torch.optim.Adam(groups, settings.lr, betas, settings.eps, fused=True)
+        case "adam" | "adamw" | "adamax":
+            more = lr, (settings.beta1, settings.beta2), settings.eps
+            if settings.kind == "adamax":
+                return torch.optim.Adamax(groups, *more)
+            return (torch.optim.AdamW if decoupled else torch.optim.Adam)(groups, *more, fused=True)
         case "sgd":
-            return torch.optim.SGD(
-                groups, settings.lr, settings.momentum, nesterov=settings.nesterov, fused=True
-            )
-    raise ConfigError(f"solver.optimizer: {settings.kind!r} is not known in PyTorch; known: adam, sgd")
+            momentum, dampening = settings.momentum, settings.dampening
+            return torch.optim.SGD(groups, lr, momentum, dampening, nesterov=settings.nesterov, fused=True)
+        case "adagrad":
+            return torch.optim.Adagrad(groups, lr, eps=settings.eps, fused=True)
+        case "rmsprop":
+            means = {"momentum": settings.momentum, "centered": settings.centered}
+            return torch.optim.RMSprop(groups, lr, settings.alpha, settings.eps, **means)
+    known = "sgd, adam, adamw, adamax, adagrad, rmsprop"
+    raise ConfigError(f"solver.optimizer: {settings.kind!r} is not known in PyTorch; known: {known}")
 
 
 def _load(module: nn.Module, layer: Layer) -> nn.Module:

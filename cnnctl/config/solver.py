@@ -17,6 +17,9 @@ from cnnctl.config.fields import (
     refuse,
 )
 
+COUPLED = "added to l2, of all parameters and in no loss, as PyTorch's; at least 0"
+DECOUPLED = "share of every parameter taken off a step, times the learning rate; at least 0"
+
 
 class SGDConfig(Kind):
     """Stochastic gradient descent."""
@@ -26,11 +29,19 @@ class SGDConfig(Kind):
     lr: Positive = Field(default=0.01, description="learning rate, above 0")
     momentum: Fraction = Field(default=0.0, description="share of the velocity kept, at least 0 and below 1")
     nesterov: Flag = Field(default=False, description="look ahead along the velocity; needs momentum")
+    dampening: Fraction = Field(
+        default=0.0,
+        description="share of the gradient kept out of the velocity, at least 0 and below 1; needs momentum",
+    )
+    weight_decay: NotNegative = Field(default=0.0, description=COUPLED)
 
     @model_validator(mode="after")
     def _check_momentum(self) -> Self:
         if self.nesterov and not self.momentum:
             raise refuse(": true is not usable without momentum; give a momentum above 0", "nesterov")
+        if self.dampening and (self.nesterov or not self.momentum):
+            reason = "with nesterov" if self.nesterov else "without momentum; give a momentum above 0"
+            raise refuse(f": {self.dampening} is not usable {reason}", "dampening")
         return self
 
 
@@ -43,19 +54,86 @@ class AdamConfig(Kind):
     beta1: Fraction = Field(default=0.9, description="decay of the first moment, at least 0 and below 1")
     beta2: Fraction = Field(default=0.999, description="decay of the second moment, at least 0 and below 1")
     eps: Positive = Field(default=1e-8, description="added to the root of the second moment, above 0")
+    weight_decay: NotNegative = Field(default=0.0, description=COUPLED)
+
+
+class AdamWConfig(AdamConfig):
+    """Adam with decoupled weight decay."""
+
+    kind: ClassVar[str] = "adamw"
+
+    weight_decay: NotNegative = Field(default=0.01, description=DECOUPLED)
+
+
+class AdamaxConfig(AdamConfig):
+    """Adam with the largest gradient in the place of the second moment."""
+
+    kind: ClassVar[str] = "adamax"
+
+    lr: Positive = Field(default=2e-3, description="learning rate, above 0")
+    beta2: Fraction = Field(
+        default=0.999, description="decay of the largest gradient, at least 0 and below 1"
+    )
+    eps: Positive = Field(default=1e-8, description="added to each gradient's magnitude, above 0")
+
+
+class AdaGradConfig(Kind):
+    """Steps scaled by all gradients so far."""
+
+    kind: ClassVar[str] = "adagrad"
+
+    lr: Positive = Field(default=0.01, description="learning rate, above 0")
+    eps: Positive = Field(default=1e-10, description="added to the root of the squares, above 0")
+    weight_decay: NotNegative = Field(default=0.0, description=COUPLED)
+
+
+class RMSpropConfig(Kind):
+    """Steps scaled by a running mean of squared gradients."""
+
+    kind: ClassVar[str] = "rmsprop"
+
+    lr: Positive = Field(default=0.01, description="learning rate, above 0")
+    alpha: Fraction = Field(default=0.99, description="decay of the mean, at least 0 and below 1")
+    eps: Positive = Field(default=1e-8, description="added to the root of the mean, above 0")
+    momentum: Fraction = Field(default=0.0, description="share of the velocity kept, at least 0 and below 1")
+    centered: Flag = Field(
+        default=False, description="take the square of the mean gradient off: an estimate of the variance"
+    )
+    weight_decay: NotNegative = Field(default=0.0, description=COUPLED)
+
+
+class LionConfig(Kind):
+    """Steps of one length, along the sign of a momentum."""
+
+    kind: ClassVar[str] = "lion"
+
+    lr: Positive = Field(default=1e-4, description="learning rate, above 0")
+    beta1: Fraction = Field(
+        default=0.9, description="share of the momentum in a step, at least 0 and below 1"
+    )
+    beta2: Fraction = Field(default=0.99, description="decay of the momentum, at least 0 and below 1")
+    weight_decay: NotNegative = Field(default=0.0, description=DECOUPLED)
 
 
 OptimizerChoice = Annotated[
-    Annotated[SGDConfig, Tag("sgd")] | Annotated[AdamConfig, Tag("adam")],
+    Annotated[SGDConfig, Tag("sgd")]
+    | Annotated[AdamConfig, Tag("adam")]
+    | Annotated[AdamWConfig, Tag("adamw")]
+    | Annotated[AdamaxConfig, Tag("adamax")]
+    | Annotated[AdaGradConfig, Tag("adagrad")]
+    | Annotated[RMSpropConfig, Tag("rmsprop")]
+    | Annotated[LionConfig, Tag("lion")],
     Discriminator(kind_of),
-    one_of(SGDConfig, AdamConfig),
+    one_of(SGDConfig, AdamConfig, AdamWConfig, AdamaxConfig, AdaGradConfig, RMSpropConfig, LionConfig),
 ]
 
 
 class SolverConfig(Section):
     """How the network learns."""
 
-    optimizer: OptimizerChoice = Field(description="sgd or adam, with its settings")
+    optimizer: OptimizerChoice = Field(
+        description="sgd, adam, adamw, adamax, adagrad, rmsprop or lion, with its settings"
+    )
     epochs: Count = Field(description="passes over the training set, at least 1")
     batch_size: Count = Field(description="images a step, at least 1")
     l2: NotNegative = Field(

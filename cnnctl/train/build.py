@@ -38,7 +38,7 @@ from cnnctl.nn import (
     Xavier,
 )
 from cnnctl.nn.plan import Plan
-from cnnctl.optim import SGD, Adam
+from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, RMSprop
 from cnnctl.train.experiment import Experiment
 from cnnctl.train.observer import Observer
 
@@ -48,7 +48,7 @@ KINDS: dict[str, Any] = {
         *(Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, Flatten, ReLU, Tanh, Sigmoid, GELU),
         *(BatchNorm, LocalResponseNorm, Dropout, Residual),
         *(Gaussian, Xavier, He),
-        *(SGD, Adam),
+        *(SGD, Adam, AdamW, Adamax, AdaGrad, RMSprop, Lion),
     )
 }
 LOSSES = {cls.kind: cls for cls in (SoftmaxCrossEntropy,)}

@@ -1,5 +1,7 @@
-"""SGD and Adam: each formula in float64, rounding bounded by the magnitudes it adds up."""
+"""Updates: each formula in float64, rounding bounded by the magnitudes it adds up."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from cnnctl.backends.base import Backend
 from cnnctl.backends.specs import Array
+from cnnctl.errors import ConfigError
 from tests.hostile_shapes import TAILS
 
 SHAPES = [(0,), (3, 2, 2, 2), (1000,), *[(extent,) for extent in TAILS]]
@@ -14,17 +17,18 @@ over_shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 class Arrays(NamedTuple):
-    """Weights, gradient and two slots; the slots are positive, as Adam's second one must be."""
+    """Weights, gradient and three slots; the slots are positive, as those of squares must be."""
 
     w: Array
     dw: Array
     slot1: Array
     slot2: Array
+    slot3: Array
 
 
 def draw_arrays(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Arrays:
     signed = [rng.standard_normal(shape) for _ in range(2)]
-    positive = [rng.uniform(0.5, 1.5, shape) for _ in range(2)]
+    positive = [rng.uniform(0.5, 1.5, shape) for _ in range(3)]
     return Arrays(*(array.astype(dtype) for array in (*signed, *positive)))
 
 
@@ -32,21 +36,24 @@ def copy_arrays(arrays: Arrays, dtype: str) -> Arrays:
     return Arrays(*(array.astype(dtype) for array in arrays))
 
 
-def step_sgd(a: Arrays, lr: float, momentum: float, nesterov: bool, l2: float) -> tuple[Array, Array]:
+def step_sgd(
+    a: Arrays, lr: float, momentum: float, dampening: float, nesterov: bool, l2: float
+) -> tuple[Array, Array]:
     """(w, velocity) after a step, as the formula stands."""
     g = a.dw + l2 * a.w
-    velocity = momentum * a.slot1 + g
+    velocity = momentum * a.slot1 + (1 - dampening) * g
     return a.w - lr * (g + momentum * velocity if nesterov else velocity), velocity
 
 
 def step_adam(
-    a: Arrays, step: int, lr: float, beta1: float, beta2: float, eps: float, l2: float
+    a: Arrays, step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, l2: float
 ) -> tuple[Array, Array, Array]:
     """(w, m, v) after a step, as the formula stands."""
     g = a.dw + l2 * a.w
     m = beta1 * a.slot1 + (1 - beta1) * g
     v = beta2 * a.slot2 + (1 - beta2) * g**2
-    return a.w - lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps), m, v
+    move = (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps)
+    return a.w - lr * weight_decay * a.w - lr * move, m, v
 
 
 def assert_near(actual: Array, expected: Array, magnitude: float, dtype: str) -> None:
@@ -56,21 +63,27 @@ def assert_near(actual: Array, expected: Array, magnitude: float, dtype: str) ->
 
 @over_shapes
 @pytest.mark.parametrize(
-    ("momentum", "nesterov", "l2"), [(0.0, False, 0.0), (0.9, False, 0.1), (0.9, True, 0.0), (0.9, True, 0.1)]
+    ("momentum", "dampening", "nesterov", "l2"),
+    [
+        *((0.0, 0.0, False, 0.0), (0.9, 0.0, False, 0.1), (0.9, 0.0, True, 0.0), (0.9, 0.0, True, 0.1)),
+        (0.9, 0.7, False, 0.1),
+    ],
 )
 def test_sgd(
     backend: Backend,
     shape: tuple[int, ...],
     momentum: float,
+    dampening: float,
     nesterov: bool,
     l2: float,
     dtype: str,
     rng: np.random.Generator,
 ) -> None:
     start = draw_arrays(rng, shape, dtype)
-    expected_w, expected_velocity = step_sgd(copy_arrays(start, "float64"), 0.1, momentum, nesterov, l2)
+    settings = {"lr": 0.1, "momentum": momentum, "dampening": dampening, "nesterov": nesterov, "l2": l2}
+    expected_w, expected_velocity = step_sgd(copy_arrays(start, "float64"), **settings)
     a = copy_arrays(start, dtype)
-    squares = backend.sgd_update(a.w, a.dw, a.slot1, lr=0.1, momentum=momentum, nesterov=nesterov, l2=l2)
+    squares = backend.sgd_update(a.w, a.dw, a.slot1, **settings)
     largest = max(1.0, *(float(np.abs(array).max(initial=0)) for array in start))
     assert_near(a.w, expected_w, largest, dtype)
     assert_near(a.slot1, expected_velocity, 2 * largest, dtype)
@@ -80,12 +93,20 @@ def test_sgd(
 
 
 @over_shapes
-@pytest.mark.parametrize(("step", "l2"), [(1, 0.0), (2, 0.1), (1000, 0.1)])
+@pytest.mark.parametrize(
+    ("step", "weight_decay", "l2"), [(1, 0.0, 0.0), (2, 0.0, 0.1), (2, 0.5, 0.0), (1000, 0.5, 0.1)]
+)
 def test_adam(
-    backend: Backend, shape: tuple[int, ...], step: int, l2: float, dtype: str, rng: np.random.Generator
+    backend: Backend,
+    shape: tuple[int, ...],
+    step: int,
+    weight_decay: float,
+    l2: float,
+    dtype: str,
+    rng: np.random.Generator,
 ) -> None:
     start = draw_arrays(rng, shape, dtype)
-    settings = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "l2": l2}
+    settings = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": weight_decay, "l2": l2}
     expected_w, expected_m, expected_v = step_adam(copy_arrays(start, "float64"), step, **settings)
     a = copy_arrays(start, dtype)
     squares = backend.adam_update(a.w, a.dw, a.slot1, a.slot2, step=step, **settings)
@@ -96,6 +117,134 @@ def test_adam(
     np.testing.assert_array_equal(a.dw, start.dw)
     assert isinstance(squares, float)
     assert squares == pytest.approx(np.square(start.w, dtype="float64").sum(), rel=1e-5)
+
+
+@over_shapes
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_adagrad(
+    backend: Backend, shape: tuple[int, ...], l2: float, dtype: str, rng: np.random.Generator
+) -> None:
+    start = draw_arrays(rng, shape, dtype)
+    w, dw, square, *_ = copy_arrays(start, "float64")
+    g = dw + l2 * w
+    square += g**2
+    a = copy_arrays(start, dtype)
+    squares = backend.adagrad_update(a.w, a.dw, a.slot1, lr=0.1, eps=1e-3, l2=l2)
+    check_step(a, start, squares, [w - 0.1 * g / (np.sqrt(square) + 1e-3), square], dtype)
+
+
+@over_shapes
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize(("centered", "momentum"), [(False, 0.0), (False, 0.9), (True, 0.0), (True, 0.9)])
+def test_rmsprop(
+    backend: Backend,
+    shape: tuple[int, ...],
+    centered: bool,
+    momentum: float,
+    l2: float,
+    dtype: str,
+    rng: np.random.Generator,
+) -> None:
+    """The mean is kept well below the root of the squares: their difference rounds badly."""
+    start = draw_arrays(rng, shape, dtype)
+    start.slot2[...] /= 3
+    w, dw, square, mean, velocity = copy_arrays(start, "float64")
+    g = dw + l2 * w
+    square = 0.9 * square + 0.1 * g**2
+    if centered:
+        mean = 0.9 * mean + 0.1 * g
+    move = g / (np.sqrt(square - centered * mean**2) + 1e-3)
+    if momentum:
+        move = velocity = momentum * velocity + move
+    a = copy_arrays(start, dtype)
+    slots = a.slot1, a.slot2 if centered else None, a.slot3 if momentum else None
+    squares = backend.rmsprop_update(a.w, a.dw, *slots, lr=0.1, alpha=0.9, eps=1e-3, momentum=momentum, l2=l2)
+    check_step(a, start, squares, [w - 0.1 * move, square, mean, velocity], dtype)
+
+
+@over_shapes
+@pytest.mark.parametrize(("step", "l2"), [(1, 0.0), (2, 0.1), (1000, 0.1)])
+def test_adamax(
+    backend: Backend, shape: tuple[int, ...], step: int, l2: float, dtype: str, rng: np.random.Generator
+) -> None:
+    start = draw_arrays(rng, shape, dtype)
+    w, dw, m, u, _ = copy_arrays(start, "float64")
+    g = dw + l2 * w
+    m = 0.9 * m + 0.1 * g
+    u = np.maximum(0.8 * u, np.abs(g) + 1e-3)
+    a = copy_arrays(start, dtype)
+    settings = {"step": step, "lr": 0.01, "beta1": 0.9, "beta2": 0.8, "eps": 1e-3, "l2": l2}
+    squares = backend.adamax_update(a.w, a.dw, a.slot1, a.slot2, **settings)
+    check_step(a, start, squares, [w - 0.01 * (m / (1 - 0.9**step)) / u, m, u], dtype)
+
+
+@over_shapes
+@pytest.mark.parametrize(("weight_decay", "l2"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.1)])
+def test_lion(
+    backend: Backend,
+    shape: tuple[int, ...],
+    weight_decay: float,
+    l2: float,
+    dtype: str,
+    rng: np.random.Generator,
+) -> None:
+    """What the sign is taken of is kept clear of 0, where rounding would decide."""
+    start = draw_arrays(rng, shape, dtype)
+    start.dw[...] *= 9
+    c = 0.7 * start.slot1 + 0.3 * (start.dw + l2 * start.w)
+    start.dw[np.abs(c) < 0.01] += 1
+    w, dw, m, *_ = copy_arrays(start, "float64")
+    g = dw + l2 * w
+    direction = np.where(0.7 * m + 0.3 * g > 0, 1.0, -1.0)
+    a = copy_arrays(start, dtype)
+    settings = {"lr": 0.1, "beta1": 0.7, "beta2": 0.9, "weight_decay": weight_decay, "l2": l2}
+    squares = backend.lion_update(a.w, a.dw, a.slot1, **settings)
+    expected = [w - 0.1 * weight_decay * w - 0.1 * direction, 0.9 * m + 0.1 * g]
+    check_step(a, start, squares, expected, dtype)
+
+
+def check_step(a: Arrays, start: Arrays, squares: float, expected: Sequence[Array], dtype: str) -> None:
+    """Weights and slots are the expected ones, and neither gradient nor other slots have changed."""
+    largest = max(1.0, *(float(np.abs(array).max(initial=0)) for array in start))
+    found = [a.w, a.slot1, a.slot2, a.slot3]
+    wanted = [*expected, *[start.w, start.slot1, start.slot2, start.slot3][len(expected) :]]
+    for actual, right in zip(found, wanted, strict=True):
+        assert_near(actual, right, 2 * largest**2, dtype)
+    np.testing.assert_array_equal(a.dw, start.dw)
+    assert isinstance(squares, float)
+    assert squares == pytest.approx(np.square(start.w, dtype="float64").sum(), rel=1e-5)
+
+
+@over_shapes
+def test_sum_of_squares(
+    backend: Backend, shape: tuple[int, ...], dtype: str, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal(shape).astype(dtype)
+    x.flags.writeable = False
+    squares = backend.sum_squares(x)
+    assert isinstance(squares, float)
+    assert squares == pytest.approx(np.square(x, dtype="float64").sum(), rel=1e-5)
+
+
+def test_a_variance_below_zero_by_rounding_counts_as_zero(backend: Backend, dtype: str) -> None:
+    """One large gradient over and over: its mean square is the square of its mean, give or take."""
+    w, dw = np.zeros(9, dtype), np.full(9, 0.1, dtype) * np.arange(1, 10, dtype=dtype)
+    square, mean = dw * dw * (1 - 4 * np.finfo(dtype).eps), dw.copy()
+    backend.rmsprop_update(w, dw, square, mean, lr=0.1, eps=1.0)
+    np.testing.assert_allclose(w, -0.1 * dw, rtol=1e-2)
+
+
+def test_rmsprop_with_momentum_needs_a_velocity(backend: Backend) -> None:
+    w, dw, square = (np.ones(3) for _ in range(3))
+    with pytest.raises(ConfigError, match=r"momentum: 0\.5 needs a velocity"):
+        backend.rmsprop_update(w, dw, square, lr=0.1, momentum=0.5)
+    assert (w == 1).all()
+
+
+@pytest.mark.parametrize("name", ["adam_update", "adamax_update"])
+def test_steps_count_from_one(backend: Backend, name: str) -> None:
+    with pytest.raises(ConfigError, match="step: 0 is below 1"):
+        getattr(backend, name)(*(np.ones(3) for _ in range(4)), step=0, lr=0.1)
 
 
 def test_adam_starts_from_empty_slots_without_bias(backend: Backend, dtype: str) -> None:
@@ -125,15 +274,29 @@ def test_sgd_without_momentum_keeps_the_gradient_as_velocity(backend: Backend, d
 def test_a_special_gradient_spoils_its_weight_and_no_other(
     backend: Backend, special: float, dtype: str
 ) -> None:
-    """Never hidden: a weight whose gradient is not finite stops being finite."""
+    """Never hidden: a weight whose gradient is not finite stops being finite.
+
+    Lion's step has one length, however large the gradient: infinity stays in its momentum.
+    """
     for position in range(33):
         dw = np.ones(33, dtype)
         dw[position] = special
-        by_sgd, by_adam, *slots = (np.ones(33, dtype) for _ in range(5))
-        backend.sgd_update(by_sgd, dw, slots[0], lr=0.1, momentum=0.9)
-        backend.adam_update(by_adam, dw, slots[1], slots[2], step=1, lr=0.1)
+        updates: dict[str, Callable[..., float]] = {
+            "sgd": partial(backend.sgd_update, momentum=0.9),
+            "adam": partial(backend.adam_update, step=1),
+            "adagrad": backend.adagrad_update,
+            "rmsprop": backend.rmsprop_update,
+            "adamax": partial(backend.adamax_update, step=1),
+            "lion": backend.lion_update,
+        }
         others = np.arange(33) != position
-        for w in (by_sgd, by_adam):
-            assert not np.isfinite(w[position])
+        for name, update in updates.items():
+            w, m, v = (np.ones(33, dtype) for _ in range(3))
+            slots = (m, v) if name.startswith("adam") else (m,)
+            update(w, dw, *slots, lr=0.1)
+            assert not np.isfinite((m if name == "lion" else w)[position])
             assert (w[others] < 0.99).all()
             np.testing.assert_allclose(w[others], w[others][0], rtol=1e-6)
+            if np.isnan(special):
+                assert np.isnan(w[position])
+                assert all(np.isnan(slot[position]) for slot in slots)

@@ -134,6 +134,10 @@ OPTIMIZERS = {
     "sgd": {"sgd": {"lr": 0.05}},
     "momentum": {"sgd": {"lr": 0.05, "momentum": 0.9}},
     "nesterov": {"sgd": {"lr": 0.05, "momentum": 0.9, "nesterov": True}},
+    "dampening": {"sgd": {"lr": 0.05, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}},
+    "adagrad": {"adagrad": {"lr": 0.05, "weight_decay": 0.1}},
+    "rmsprop": {"rmsprop": {"lr": 0.01, "momentum": 0.5, "centered": True, "eps": 1e-2}},
+    "adamax": {"adamax": {"lr": 0.01, "weight_decay": 0.1}},
 }
 
 
@@ -149,6 +153,27 @@ def test_steps_have_the_same_losses(make_config, optimizer, layout):
     ours, theirs = ([side.read_loss(number) for number in range(8)] for side in sides)
     assert ours == pytest.approx(theirs, rel=1e-10)
     assert len(set(ours)) == 8
+
+
+def test_decoupled_decay_is_the_same(make_config):
+    solver = {"optimizer": {"adamw": {"lr": 0.01, "weight_decay": 0.5}}, "epochs": 1, "batch_size": 16}
+    workload = Workload(make_config(solver=solver, engine={"dtype": "float64", "threads": 1}))
+    sides = [
+        contender.create_side(workload, evaluate=False, dropout=False)
+        for contender in (Engine("im2col"), Candidate("NCHW", compiled=False))
+    ]
+    ours, theirs = ([side.read_loss(number) for number in range(8)] for side in sides)
+    assert ours == pytest.approx(theirs, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [("lion", "'lion' is not known in PyTorch"), ("adamw", "l2: 0.1 does not go with adamw")],
+)
+def test_what_pytorch_cannot_optimize_is_refused(make_config, optimizer, message):
+    solver = {"optimizer": optimizer, "epochs": 1, "batch_size": 16, "l2": 0.1}
+    with pytest.raises(ConfigError, match=message):
+        Candidate("NCHW", compiled=False).create_side(Workload(make_config(solver=solver)), evaluate=False)
 
 
 def test_evaluation_leaves_dropout_and_weights_alone(make_config):

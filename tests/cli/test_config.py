@@ -21,12 +21,12 @@ solver: {optimizer: adam, epochs: 1, batch_size: 10}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with a good config and a bad one."""
     (tmp_path / "good.yaml").write_text(RUN_YAML)
-    (tmp_path / "bad.yaml").write_text(RUN_YAML.replace("adam", "adma"))
+    (tmp_path / "bad.yaml").write_text(RUN_YAML.replace("adam", "adm"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-BAD_LINE = "bad.yaml:3:21: solver.optimizer: 'adma' is not known; did you mean adam?"
+BAD_LINE = "bad.yaml:3:21: solver.optimizer: 'adm' is not known; did you mean adam?"
 
 
 class TestValidate:

@@ -42,7 +42,7 @@ class TestErrorsCiteTheirPlace:
                 "-1e-3",
                 "run.yaml:6:26: solver.optimizer.adam.lr: -0.001 is not usable; give a number above 0",
             ),
-            ("adam", "adma", "run.yaml:6:14: solver.optimizer: 'adma' is not known; did you mean adam?"),
+            ("adam", "adm", "run.yaml:6:14: solver.optimizer: 'adm' is not known; did you mean adam?"),
             (
                 "  epochs: 3\n",
                 "",
@@ -278,8 +278,8 @@ class TestOverrides:
             ),
             ("solver.epochs=", "-o solver.epochs=: solver.epochs: null is not usable"),
             (
-                "solver.optimizer.adma.lr=1",
-                "-o solver.optimizer.adma.lr=1: solver.optimizer: 'adma' is not known",
+                "solver.optimizer.adm.lr=1",
+                "-o solver.optimizer.adm.lr=1: solver.optimizer: 'adm' is not known",
             ),
             ("data.dataset=npz", "run.yaml:3:3: data.path is missing"),
             ("network=no.yaml", "-o network=no.yaml: network: no.yaml: no such file"),
@@ -315,7 +315,7 @@ class TestDump:
     def test_defaults_are_written_out(self, minimal: dict[str, Any]) -> None:
         data = config_to_dict(config_from_dict(minimal))
         assert data["solver"]["optimizer"] == {
-            "adam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+            "adam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
         }
         assert data["network"] == {
             "layers": [{"linear": {"units": 10, "bias": True}}],

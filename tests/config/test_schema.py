@@ -29,7 +29,15 @@ from cnnctl.config.network import (
     TanhConfig,
     XavierConfig,
 )
-from cnnctl.config.solver import AdamConfig, SGDConfig
+from cnnctl.config.solver import (
+    AdaGradConfig,
+    AdamaxConfig,
+    AdamConfig,
+    AdamWConfig,
+    LionConfig,
+    RMSpropConfig,
+    SGDConfig,
+)
 from cnnctl.errors import ConfigError
 
 KINDS = (
@@ -112,7 +120,7 @@ def test_every_field_is_described(section: type[BaseModel]) -> None:
         ("network.loss", "hinge", "'hinge' is not known; known: softmax"),
         ("network.init", "xaver", "'xaver' is not known; did you mean xavier?"),
         ("network.init", 0.5, "0.5 is not usable; give one of gaussian, xavier, he: the word, or"),
-        ("solver.optimizer", "adma", "'adma' is not known; did you mean adam?"),
+        ("solver.optimizer", "adm", "'adm' is not known; did you mean adam?"),
         ("solver.optimizer", {"adam": {}, "sgd": {}}, '{"adam": {}, "sgd": {}} is not usable; give one of'),
         ("solver.epochs", "three", "'three' is not usable; give an integer of at least 1"),
         ("solver.epochs", True, "true is not usable"),
@@ -190,7 +198,7 @@ def test_a_key_that_is_no_text(minimal: Mapping, refusal: Refusal) -> None:
         ("data.dataset", "mnist, fashion-mnist"),
         ("network", "the layers"),
         ("network.layers", "the layers in order"),
-        ("solver.optimizer", "sgd or adam"),
+        ("solver.optimizer", "sgd, adam, adamw"),
         ("solver.epochs", "passes over the training set"),
         ("solver.batch_size", "images a step"),
     ],
@@ -401,6 +409,11 @@ class TestOptimizer:
                 SGDConfig(lr=1.0, momentum=0.9, nesterov=True),
             ),
             ({"adam": {"beta1": 0}}, AdamConfig(beta1=0.0)),
+            ("adamw", AdamWConfig(lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01)),
+            ({"adamax": {"lr": 1}}, AdamaxConfig(lr=1.0, eps=1e-8, weight_decay=0.0)),
+            ({"adagrad": {}}, AdaGradConfig(lr=0.01, eps=1e-10)),
+            ({"rmsprop": {"centered": True}}, RMSpropConfig(lr=0.01, alpha=0.99, centered=True)),
+            ({"lion": {"weight_decay": 1}}, LionConfig(lr=1e-4, beta2=0.99, weight_decay=1.0)),
         ],
     )
     def test_ways_to_write_it(self, minimal: Mapping, optimizer: object, expected: BaseModel) -> None:
@@ -417,6 +430,22 @@ class TestOptimizer:
             (
                 {"sgd": {"nesterov": True}},
                 "solver.optimizer.sgd.nesterov: true is not usable without momentum",
+            ),
+            (
+                {"sgd": {"momentum": 0.9, "nesterov": True, "dampening": 0.1}},
+                "solver.optimizer.sgd.dampening: 0.1 is not usable with nesterov",
+            ),
+            (
+                {"sgd": {"dampening": 0.1}},
+                "solver.optimizer.sgd.dampening: 0.1 is not usable without momentum",
+            ),
+            (
+                {"lion": {"weight_decay": -1}},
+                "solver.optimizer.lion.weight_decay: -1 is not usable; give a number",
+            ),
+            (
+                {"rmsprop": {"alpha": 1}},
+                "solver.optimizer.rmsprop.alpha: 1 is not usable; give a number of at least",
             ),
             ({"adam": {"momentum": 0.9}}, "solver.optimizer.adam.momentum is not known; known: lr, beta1"),
             (

@@ -314,7 +314,7 @@ def _run_softmax(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequ
 
 def _run_sgd(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
     w, velocity = x.copy(), np.abs(x)
-    rates = {"lr": settings[0], "momentum": settings[1], "l2": settings[2]}
+    rates = {"lr": settings[0], "momentum": settings[1], "dampening": settings[2] / 2, "l2": settings[2]}
     squares = backend.sgd_update(w, dy, velocity, nesterov=settings[3] < 0.5, **rates)
     return [w, velocity, np.array(squares)]
 
@@ -322,8 +322,42 @@ def _run_sgd(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence
 def _run_adam(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
     w, m, v = x.copy(), x / 2, np.abs(x)
     rates = {"lr": settings[0], "beta1": 0.99 * settings[1], "l2": settings[2]}
-    squares = backend.adam_update(w, dy, m, v, step=1 + int(4 * settings[3]), **rates)
+    step, decay = 1 + int(4 * settings[3]), settings[2] / 3
+    squares = backend.adam_update(w, dy, m, v, step=step, weight_decay=decay, **rates)
     return [w, m, v, np.array(squares)]
+
+
+def _run_adagrad(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    w, square = x.copy(), np.abs(x) + 1
+    squares = backend.adagrad_update(w, dy, square, lr=settings[0], l2=settings[2])
+    return [w, square, np.array(squares)]
+
+
+def _run_rmsprop(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    """The mean stays well below the root of the squares: rounding would be all of a small difference."""
+    w, square, mean = x.copy(), 4 * np.square(x) + 4 * np.square(dy) + 1, x / 2
+    velocity = np.abs(x) if settings[3] < 0.6 else None
+    slots = square, mean if settings[3] > 0.3 else None, velocity
+    rates = {"lr": settings[0], "alpha": 0.5 + settings[1] / 2, "l2": settings[2] / 2}
+    squares = backend.rmsprop_update(
+        w, dy, *slots, momentum=settings[2] if slots[2] is not None else 0, **rates
+    )
+    return [w, *(slot for slot in slots if slot is not None), np.array(squares)]
+
+
+def _run_adamax(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    w, m, u = x.copy(), x / 2, np.abs(x) + 1
+    rates = {"lr": settings[0], "beta1": 0.99 * settings[1], "l2": settings[2]}
+    squares = backend.adamax_update(w, dy, m, u, step=1 + int(4 * settings[3]), beta2=0.9, **rates)
+    return [w, m, u, np.array(squares)]
+
+
+def _run_lion(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    """Weights and momentum have the gradient's signs, so that rounding decides none."""
+    w, m = (np.copysign(x, dy) for _ in range(2))
+    rates = {"lr": settings[0], "beta1": settings[1], "weight_decay": settings[2], "l2": settings[3]}
+    squares = backend.lion_update(w, dy, m, beta2=0.9, **rates)
+    return [w, m, np.array(squares)]
 
 
 OTHERS: dict[str, Callable[[Backend, Array, Array, Array], Sequence[Array]]] = {
@@ -333,6 +367,10 @@ OTHERS: dict[str, Callable[[Backend, Array, Array, Array], Sequence[Array]]] = {
     "softmax": _run_softmax,
     "sgd": _run_sgd,
     "adam": _run_adam,
+    "adagrad": _run_adagrad,
+    "rmsprop": _run_rmsprop,
+    "adamax": _run_adamax,
+    "lion": _run_lion,
 }
 OTHER_ELEMENTS = 60_000
 OTHER_BOUNDS = {"float32": 2e-5, "float64": 1e-12}

@@ -29,7 +29,7 @@ from cnnctl.nn import (
     Tanh,
     Xavier,
 )
-from cnnctl.optim import SGD, Adam
+from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, RMSprop
 from cnnctl.train.build import build_backend, build_experiment, build_kind, build_network
 from cnnctl.train.observer import Observer
 
@@ -167,6 +167,12 @@ def test_the_networks_initializer_goes_to_layers_without_one(config):
         ({"sgd": {"lr": 0.1, "momentum": 0.9, "nesterov": True}}, SGD(0.1, 0.9, True)),
         ("adam", Adam()),
         ({"adam": {"lr": 0.1, "beta1": 0.8, "beta2": 0.9, "eps": 1e-6}}, Adam(0.1, 0.8, 0.9, 1e-6)),
+        ("adamw", AdamW()),
+        ("adamax", Adamax()),
+        ("adagrad", AdaGrad()),
+        ("rmsprop", RMSprop()),
+        ({"rmsprop": {"momentum": 0.9, "centered": True}}, RMSprop(momentum=0.9, centered=True)),
+        ("lion", Lion()),
     ],
 )
 def test_optimizers(config, optimizer, built):

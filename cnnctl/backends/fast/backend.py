@@ -42,6 +42,8 @@ from cnnctl.geometry import Window
 
 INSTRUCTION_SETS: tuple[str, ...] = tuple(_kernels.instruction_sets())
 """What this processor can run, the best one last."""
+UPDATES = ("none", "sgd", "adam", "adagrad", "rmsprop", "adamax", "lion")
+"""In the order of `update_kind` in kernels.h."""
 
 
 @dataclass(frozen=True)
@@ -339,13 +341,22 @@ class FastBackend(Backend):
         layout.kernels.softmax_backward(n, classes, layout.size, rows, align(labels, np.int64), rows)
         return layout.read(rows, n)
 
+    def _sum_squares(self, x: Array) -> float:
+        return self._update("none", None, x)
+
     def _sgd_update(
-        self, w: Array, dw: Array, velocity: Array, lr: float, momentum: float, nesterov: bool, l2: float
+        self,
+        w: Array,
+        dw: Array,
+        velocity: Array,
+        lr: float,
+        momentum: float,
+        dampening: float,
+        nesterov: bool,
+        l2: float,
     ) -> float:
-        total: float = self.kernels(w.dtype).sgd_update(
-            w.size, w, dw, velocity, _block_sums(w), lr=lr, momentum=momentum, nesterov=nesterov, l2=l2
-        )
-        return total
+        settings = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov, "l2": l2}
+        return self._update("sgd", w, dw, velocity, **settings)
 
     def _adam_update(
         self,
@@ -358,16 +369,66 @@ class FastBackend(Backend):
         beta1: float,
         beta2: float,
         eps: float,
+        weight_decay: float,
         l2: float,
     ) -> float:
-        total: float = self.kernels(w.dtype).adam_update(
-            w.size, w, dw, m, v, _block_sums(w), step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, l2=l2
-        )
+        settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
+        return self._update("adam", w, dw, m, v, step=step, weight_decay=weight_decay, l2=l2, **settings)
+
+    def _adagrad_update(self, w: Array, dw: Array, square: Array, lr: float, eps: float, l2: float) -> float:
+        return self._update("adagrad", w, dw, square, lr=lr, eps=eps, l2=l2)
+
+    def _rmsprop_update(
+        self,
+        w: Array,
+        dw: Array,
+        square: Array,
+        mean: Array | None,
+        velocity: Array | None,
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
+        l2: float,
+    ) -> float:
+        settings = {"lr": lr, "beta2": alpha, "eps": eps, "momentum": momentum, "l2": l2}
+        return self._update("rmsprop", w, dw, square, mean, velocity, **settings)
+
+    def _adamax_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        u: Array,
+        step: int,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        l2: float,
+    ) -> float:
+        settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "l2": l2}
+        return self._update("adamax", w, dw, m, u, step=step, **settings)
+
+    def _lion_update(
+        self,
+        w: Array,
+        dw: Array,
+        m: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        l2: float,
+    ) -> float:
+        settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay, "l2": l2}
+        return self._update("lion", w, dw, m, **settings)
+
+    def _update(self, kind: str, w: Array | None, dw: Array, *slots: Array | None, **settings: Any) -> float:
+        sums = np.empty(-(-dw.size // _kernels.UPDATE_BLOCK), np.float64)
+        number = UPDATES.index(kind)
+        total: float = self.kernels(dw.dtype).update(number, dw.size, w, dw, slots, sums, **settings)
         return total
-
-
-def _block_sums(w: Array) -> Array:
-    return np.empty(-(-w.size // _kernels.UPDATE_BLOCK), np.float64)
 
 
 def _allocate(stage: Stage, x: Array, arrays: Mapping[str, Array | None]) -> None:
