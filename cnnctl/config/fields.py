@@ -58,6 +58,7 @@ CountOrZero = Annotated[int, Field(ge=0), accept("an integer of at least 0")]
 Positive = Annotated[float, Field(gt=0), accept("a number above 0")]
 NotNegative = Annotated[float, Field(ge=0), accept("a number of at least 0")]
 Fraction = Annotated[float, Field(ge=0, lt=1), accept("a number of at least 0 and below 1")]
+Share = Annotated[float, Field(gt=0, lt=1), accept("a number above 0 and below 1")]
 Flag = Annotated[bool, accept("true or false")]
 Seed = Annotated[int, Field(ge=0, lt=2**63), accept("an integer from 0 to 2^63 - 1")]
 RunName = Annotated[

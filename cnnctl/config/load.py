@@ -1,7 +1,7 @@
 """From a file, or a mapping, to a `RunConfig`: inheritance, file names, overrides, schema.
 
 `base: other.yaml` inherits: mappings merge, everything else replaces, and so does another
-kind of optimizer or initializer. `-o a.b=value` is merged the same way, on top. A network
+kind of optimizer, schedule or initializer. `-o a.b=value` is merged the same way, on top. A network
 given as a file name is read in, and a data path made absolute, so that a config stands
 for itself. Raises ConfigError, one line that begins with the place, and nothing else.
 """
@@ -22,7 +22,7 @@ from cnnctl.errors import ConfigError
 
 MAX_CHAIN = 8
 """Files that name one another, one after the other."""
-CHOICES = frozenset({"optimizer", "init"})
+CHOICES = frozenset({"optimizer", "schedule", "init"})
 """Keys whose value is one key, the kind, over its settings."""
 
 

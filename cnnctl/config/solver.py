@@ -6,12 +6,14 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from cnnctl.config.fields import (
     Count,
+    CountOrZero,
     Flag,
     Fraction,
     Kind,
     NotNegative,
     Positive,
     Section,
+    Share,
     kind_of,
     one_of,
     refuse,
@@ -128,11 +130,133 @@ OptimizerChoice = Annotated[
 ]
 
 
+class ConstantConfig(Kind):
+    """The learning rate as it is."""
+
+    kind: ClassVar[str] = "constant"
+
+
+class StepConfig(Kind):
+    """Times gamma every so many epochs."""
+
+    kind: ClassVar[str] = "step"
+    shorthand: ClassVar[str | None] = "epochs"
+
+    epochs: Positive = Field(description="epochs between steps down, above 0; may be a fraction")
+    gamma: Positive = Field(default=0.1, description="what each multiplies the learning rate by, above 0")
+
+
+class MultiStepConfig(Kind):
+    """Times gamma at chosen epochs."""
+
+    kind: ClassVar[str] = "multistep"
+    shorthand: ClassVar[str | None] = "epochs"
+
+    epochs: Annotated[tuple[NotNegative, ...], Field(strict=False)] = Field(
+        description="when, in epochs from the start, in ascending order; may be fractions"
+    )
+    gamma: Positive = Field(default=0.1, description="what each multiplies the learning rate by, above 0")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if list(self.epochs) != sorted(self.epochs):
+            raise refuse(f": {list(self.epochs)} is not in ascending order", "epochs")
+        return self
+
+
+class ExponentialConfig(Kind):
+    """Times gamma after every epoch."""
+
+    kind: ClassVar[str] = "exponential"
+    shorthand: ClassVar[str | None] = "gamma"
+
+    gamma: Positive = Field(description="what each epoch multiplies the learning rate by, above 0")
+
+
+class InverseConfig(Kind):
+    """(1 + gamma step)^-power."""
+
+    kind: ClassVar[str] = "inverse"
+
+    gamma: Positive = Field(description="how fast it falls, per step, above 0")
+    power: Positive = Field(default=1.0, description="exponent, above 0")
+
+
+class PolynomialConfig(Kind):
+    """Down to 0 at the end of training, along a power."""
+
+    kind: ClassVar[str] = "polynomial"
+
+    power: Positive = Field(default=1.0, description="exponent, above 0; 1 is a straight line")
+
+
+class CosineConfig(Kind):
+    """Down to min_scale at the end of training, along half a cosine."""
+
+    kind: ClassVar[str] = "cosine"
+
+    min_scale: Fraction = Field(
+        default=0.0, description="share of the learning rate that is left, at least 0 and below 1"
+    )
+
+
+class OneCycleConfig(Kind):
+    """Up to the learning rate and down again, over all of training."""
+
+    kind: ClassVar[str] = "onecycle"
+
+    rise: Share = Field(default=0.3, description="share of the steps on the way up, above 0 and below 1")
+    start_divisor: Positive = Field(default=25.0, description="the learning rate over its start, above 0")
+    end_divisor: Positive = Field(default=1e4, description="its start over its end, above 0")
+
+
+class PlateauConfig(Kind):
+    """Times factor when the validation loss (without validation, the training loss) stops falling."""
+
+    kind: ClassVar[str] = "plateau"
+
+    factor: Share = Field(
+        default=0.1, description="what the learning rate is multiplied by, above 0 and below 1"
+    )
+    patience: CountOrZero = Field(default=10, description="epochs without a better loss that are borne")
+    threshold: Fraction = Field(
+        default=1e-4, description="share by which a loss has to be better, at least 0 and below 1"
+    )
+    cooldown: CountOrZero = Field(default=0, description="epochs after it that do not count")
+    min_scale: Fraction = Field(
+        default=0.0, description="share of the learning rate that is always left, at least 0 and below 1"
+    )
+
+
+ScheduleChoice = Annotated[
+    Annotated[ConstantConfig, Tag("constant")]
+    | Annotated[StepConfig, Tag("step")]
+    | Annotated[MultiStepConfig, Tag("multistep")]
+    | Annotated[ExponentialConfig, Tag("exponential")]
+    | Annotated[InverseConfig, Tag("inverse")]
+    | Annotated[PolynomialConfig, Tag("polynomial")]
+    | Annotated[CosineConfig, Tag("cosine")]
+    | Annotated[OneCycleConfig, Tag("onecycle")]
+    | Annotated[PlateauConfig, Tag("plateau")],
+    Discriminator(kind_of),
+    one_of(
+        *(ConstantConfig, StepConfig, MultiStepConfig, ExponentialConfig, InverseConfig),
+        *(PolynomialConfig, CosineConfig, OneCycleConfig, PlateauConfig),
+    ),
+]
+
+
 class SolverConfig(Section):
     """How the network learns."""
 
     optimizer: OptimizerChoice = Field(
         description="sgd, adam, adamw, adamax, adagrad, rmsprop or lion, with its settings"
+    )
+    schedule: ScheduleChoice = Field(
+        default=ConstantConfig(), description="what becomes of the learning rate; constant by default"
+    )
+    warmup: CountOrZero = Field(
+        default=0, description="steps in which the learning rate rises linearly, at least 0"
     )
     epochs: Count = Field(description="passes over the training set, at least 1")
     batch_size: Count = Field(description="images a step, at least 1")

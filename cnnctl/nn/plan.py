@@ -125,8 +125,11 @@ class Plan:
 
     # Running
 
-    def step(self, x: Array | RawImages, labels: Array) -> StepResult:
-        """Forward, backward and update on one batch; the loss is that before the update."""
+    def step(self, x: Array | RawImages, labels: Array, *, lr_scale: float = 1.0) -> StepResult:
+        """Forward, backward and update on one batch; the loss is that before the update.
+
+        The update's learning rate is the optimizer's times `lr_scale`.
+        """
         if self.optimizer is None:
             raise ConfigError("optimizer: this plan was made without one, so it cannot train")
         for stage, seed in self._dropouts:
@@ -135,8 +138,8 @@ class Plan:
         self._loss.backward(len(x), labels)
         self._run_backward(len(x))
         self.step_count += 1
-        squares = self._update(slice(0, self._regularized), self.l2)
-        self._update(slice(self._regularized, None), 0.0)
+        squares = self._update(slice(0, self._regularized), self.l2, lr_scale)
+        self._update(slice(self._regularized, None), 0.0, lr_scale)
         return StepResult(loss + 0.5 * self.l2 * squares, correct)
 
     def evaluate(self, x: Array | RawImages, labels: Array) -> StepResult:
@@ -399,13 +402,14 @@ class Plan:
             for gradient, aside in additions:
                 np.add(gradient[:n], aside[:n], out=gradient[:n])
 
-    def _update(self, part: slice, l2: float) -> float:
+    def _update(self, part: slice, l2: float, lr_scale: float) -> float:
         assert self.optimizer is not None
         slots = {key: flat[part] for key, flat in self._slots.items()}
         weights = self._weights[part]
         if not weights.size:
             return 0.0
-        return self.optimizer.update(self.backend, weights, self._gradients[part], slots, self.step_count, l2)
+        gradients = self._gradients[part]
+        return self.optimizer.update(self.backend, weights, gradients, slots, self.step_count, l2, lr_scale)
 
 
 @dataclass(slots=True)

@@ -38,7 +38,24 @@ from cnnctl.nn import (
     Xavier,
 )
 from cnnctl.nn.plan import Plan
-from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, RMSprop
+from cnnctl.optim import (
+    SGD,
+    AdaGrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Constant,
+    Cosine,
+    Exponential,
+    Inverse,
+    Lion,
+    MultiStep,
+    OneCycle,
+    Polynomial,
+    ReduceOnPlateau,
+    RMSprop,
+    Step,
+)
 from cnnctl.train.experiment import Experiment
 from cnnctl.train.observer import Observer
 
@@ -49,6 +66,7 @@ KINDS: dict[str, Any] = {
         *(BatchNorm, LocalResponseNorm, Dropout, Residual),
         *(Gaussian, Xavier, He),
         *(SGD, Adam, AdamW, Adamax, AdaGrad, RMSprop, Lion),
+        *(Constant, Step, MultiStep, Exponential, Inverse, Polynomial, Cosine, OneCycle, ReduceOnPlateau),
     )
 }
 LOSSES = {cls.kind: cls for cls in (SoftmaxCrossEntropy,)}
@@ -128,7 +146,7 @@ def build_backend(engine: EngineConfig) -> Backend:
 
 
 def build_kind(choice: Kind) -> Any:
-    """The layer, initializer or optimizer of that kind, with its settings and the layers in it."""
+    """The layer, initializer, optimizer or schedule of that kind, with its settings and the layers in it."""
     return KINDS[choice.kind](**{key: _build_value(value) for key, value in choice})
 
 

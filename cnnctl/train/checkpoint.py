@@ -12,7 +12,7 @@ Nothing is unpacked before the digest holds, and no pickle is read or written, e
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from safetensors.numpy import save as pack_tensors
 
 from cnnctl.backends.specs import Array
 from cnnctl.errors import CheckpointError
+from cnnctl.optim import PlateauState
 from cnnctl.train.atomic import write_atomically
 
 LAST, PREVIOUS, BEST = "last.safetensors", "last.previous.safetensors", "best.safetensors"
@@ -43,6 +44,7 @@ class Progress:
         position: steps done of the epoch after these.
         loss_sum, correct, images: sums over that epoch's own steps.
         best_accuracy: the best on the validation split so far, if there is one.
+        plateau: what a schedule that looks at losses has seen.
         jsonl_bytes, csv_bytes: how much of the metrics files belongs to this state.
     """
 
@@ -53,6 +55,7 @@ class Progress:
     correct: NonNegativeInt = 0
     images: NonNegativeInt = 0
     best_accuracy: FiniteFloat | None = None
+    plateau: PlateauState = field(default_factory=PlateauState)
     jsonl_bytes: NonNegativeInt = 0
     csv_bytes: NonNegativeInt = 0
 

@@ -16,6 +16,8 @@ from time import perf_counter
 import numpy as np
 
 from cnnctl.errors import Diverged, Interrupted, RunError
+from cnnctl.optim import Schedule, Span, scale_step
+from cnnctl.train.build import build_kind
 from cnnctl.train.checkpoint import BEST, LAST, Progress, save_checkpoint
 from cnnctl.train.evaluate import Evaluation, evaluate_split, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
@@ -52,10 +54,11 @@ class Solver:
         self._observer = observer
         self._stop = stop
         self._settings = experiment.config.solver
-        self._lr = self._settings.optimizer.lr
         self._steps_per_epoch = experiment.batches.steps_per_epoch
         steps = self._settings.epochs * self._steps_per_epoch
         self._total_steps = min(steps, self._settings.max_steps or steps)
+        self._schedule: Schedule = build_kind(self._settings.schedule)
+        self._span = Span(self._total_steps, self._steps_per_epoch, self._settings.warmup)
         self._epochs = -(-self._total_steps // self._steps_per_epoch)
         self._metrics = Metrics(run.path, progress.jsonl_bytes, progress.csv_bytes)
         self._timing = Timing(run, progress.epoch)
@@ -120,7 +123,8 @@ class Solver:
     def _take_step(self) -> None:
         progress = self._progress
         batch = self._experiment.batches.draw(progress.epoch, progress.position)
-        result = self._experiment.plan.step(batch, batch.labels)
+        lr = self._settings.optimizer.lr * self._lr_scale
+        result = self._experiment.plan.step(batch, batch.labels, lr_scale=self._lr_scale)
         if not isfinite(result.loss):
             raise self._describe_divergence(f"the loss of step {progress.step + 1} is {result.loss}")
         images = len(batch)
@@ -131,9 +135,14 @@ class Solver:
         progress.loss_sum += result.loss * images
         if progress.step == 1 or progress.step % self._settings.log_every == 0:
             self._metrics.add_step(
-                progress.step, progress.epoch + 1, result.loss, result.correct / images, self._lr
+                progress.step, progress.epoch + 1, result.loss, result.correct / images, lr
             )
         self._report_step(result.loss, images)
+
+    @property
+    def _lr_scale(self) -> float:
+        """What the learning rate of the next step is multiplied by."""
+        return self._progress.plateau.scale * scale_step(self._schedule, self._progress.step, self._span)
 
     def _report_step(self, loss: float, images: int) -> None:
         """Tell the observer, but not so often that it costs anything."""
@@ -154,6 +163,7 @@ class Solver:
         validation = self._evaluate("validation")
         epoch = progress.epoch + 1
         self._metrics.add_epoch(progress.step, epoch, train, validation)
+        progress.plateau = self._schedule.observe(progress.plateau, (validation or train).loss)
         progress.epoch, progress.position = epoch, 0
         progress.images, progress.correct, progress.loss_sum = 0, 0, 0.0
         seconds = self._timing.end_epoch(epoch, images)
@@ -205,8 +215,9 @@ class Solver:
 
     def _describe_divergence(self, what: str) -> Diverged:
         key = self._experiment.plan.find_nonfinite()
+        lr = self._settings.optimizer.lr
         where = f"; {key} or its gradient is not finite" if key else ""
-        return Diverged(f"diverged: {what}{where}; try a learning rate below {self._lr:g}")
+        return Diverged(f"diverged: {what}{where}; try a learning rate below {lr:g}")
 
     def _record_end(self, state: State, message: str, evaluation: Evaluation | None = None) -> None:
         progress = self._progress

@@ -49,7 +49,7 @@ def stop_at(monkeypatch):
     def plant(step, number):
         original, calls = Plan.step, []
 
-        def call(self, x, labels):
+        def call(self, x, labels, **settings):
             calls.append(None)
             if len(calls) == step:
                 signal.raise_signal(number)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from cnnctl.config import config_from_dict
+from cnnctl.config import config_from_dict, config_to_dict
 from cnnctl.config.fields import Section
 from cnnctl.config.network import (
     AvgPoolConfig,
@@ -34,9 +34,18 @@ from cnnctl.config.solver import (
     AdamaxConfig,
     AdamConfig,
     AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    ExponentialConfig,
+    InverseConfig,
     LionConfig,
+    MultiStepConfig,
+    OneCycleConfig,
+    PlateauConfig,
+    PolynomialConfig,
     RMSpropConfig,
     SGDConfig,
+    StepConfig,
 )
 from cnnctl.errors import ConfigError
 
@@ -456,6 +465,50 @@ class TestOptimizer:
     )
     def test_it_is_refused(self, minimal: Mapping, optimizer: object, line: str, refusal: Refusal) -> None:
         assert refusal(config_from_dict, change(minimal, "solver.optimizer", optimizer)).startswith(line)
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ("schedule", "expected"),
+        [
+            ("constant", ConstantConfig()),
+            ({"step": 30}, StepConfig(epochs=30.0, gamma=0.1)),
+            ({"multistep": [80, 120.5]}, MultiStepConfig(epochs=(80.0, 120.5), gamma=0.1)),
+            ({"exponential": 0.95}, ExponentialConfig(gamma=0.95)),
+            ({"inverse": {"gamma": 1e-4, "power": 0.75}}, InverseConfig(gamma=1e-4, power=0.75)),
+            ("polynomial", PolynomialConfig(power=1.0)),
+            ({"cosine": {"min_scale": 0.01}}, CosineConfig(min_scale=0.01)),
+            ("onecycle", OneCycleConfig(rise=0.3, start_divisor=25.0, end_divisor=1e4)),
+            ({"plateau": {"patience": 3}}, PlateauConfig(factor=0.1, patience=3, threshold=1e-4, cooldown=0)),
+        ],
+    )
+    def test_it_is_read(self, minimal: Mapping, schedule: object, expected: object) -> None:
+        config = config_from_dict(change(minimal, "solver.schedule", schedule))
+        assert config.solver.schedule == expected
+        assert config_from_dict(config_to_dict(config)) == config
+
+    @pytest.mark.parametrize(
+        ("schedule", "line"),
+        [
+            ("cosin", "solver.schedule: 'cosin' is not known; did you mean cosine?"),
+            ("step", "solver.schedule.step.epochs is missing (epochs between steps down"),
+            ({"step": 0}, "solver.schedule.step.epochs: 0 is not usable; give a number above 0"),
+            (
+                {"multistep": [2, 1]},
+                "solver.schedule.multistep.epochs: [2.0, 1.0] is not in ascending order",
+            ),
+            (
+                {"onecycle": {"rise": 1}},
+                "solver.schedule.onecycle.rise: 1 is not usable; give a number above 0",
+            ),
+            (
+                {"plateau": {"patience": -1}},
+                "solver.schedule.plateau.patience: -1 is not usable; give an integer",
+            ),
+        ],
+    )
+    def test_it_is_refused(self, minimal: Mapping, schedule: object, line: str, refusal: Refusal) -> None:
+        assert refusal(config_from_dict, change(minimal, "solver.schedule", schedule)).startswith(line)
 
 
 def test_instruction_sets_are_for_the_fast_backend(minimal: Mapping, refusal: Refusal) -> None:

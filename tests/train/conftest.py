@@ -54,11 +54,11 @@ def signal_at(monkeypatch):
         original = getattr(Plan, method)
         calls = []
 
-        def call(self, x, labels):
+        def call(self, *args, **settings):
             calls.append(None)
             if len(calls) == count:
                 signal.raise_signal(number)
-            return original(self, x, labels)
+            return original(self, *args, **settings)
 
         monkeypatch.setattr(Plan, method, call)
 

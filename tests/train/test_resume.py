@@ -94,6 +94,20 @@ class TestSignals:
             train(config, runs_dir=runs_dir)
         assert read_outcome(resume(runs_dir).path) == unbroken
 
+    @pytest.mark.parametrize(
+        "schedule", ["cosine", {"plateau": {"factor": 0.5, "patience": 0, "threshold": 0.5}}]
+    )
+    @pytest.mark.parametrize("step", [3, 2 * STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 1])
+    def test_on_a_schedule(self, config, runs_dir, tmp_path, read_outcome, signal_at, schedule, step):
+        config["solver"] |= {"schedule": schedule, "warmup": 5, "log_every": 1}
+        unbroken = train(config, runs_dir=tmp_path / "unbroken").path
+        signal_at(step)
+        with pytest.raises(Interrupted):
+            train(config, runs_dir=runs_dir)
+        assert read_outcome(resume(runs_dir).path) == read_outcome(unbroken)
+        plateau = load_checkpoint(unbroken / "checkpoints" / LAST).metadata.progress.plateau
+        assert (plateau.scale < 1) == (schedule != "cosine")
+
 
 class TestKills:
     SCRIPT = """if True:

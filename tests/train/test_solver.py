@@ -11,6 +11,7 @@ import pytest
 
 from cnnctl.errors import Diverged, RunError
 from cnnctl.nn.plan import Plan, StepResult
+from cnnctl.optim import SGD, PlateauState, ReduceOnPlateau
 from cnnctl.train import solver as module
 from cnnctl.train.api import Run, train
 from cnnctl.train.checkpoint import BEST, LAST, load_checkpoint
@@ -132,7 +133,7 @@ class TestReports:
         results = []
         original = Plan.step
 
-        def step(self, x, labels):
+        def step(self, x, labels, **settings):
             results.append((original(self, x, labels), len(labels)))
             return results[-1][0]
 
@@ -183,6 +184,54 @@ class TestLength:
         run = run_with(config, tmp_path, epochs=15, optimizer={"adam": {"lr": 0.03}})
         assert run.train.accuracy > 0.9
         assert run.train.loss < 0.5 * math.log(4)
+
+
+def read_rates(run):
+    """The learning rate of every step, as the metrics have it."""
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    return [line["lr"] for line in map(json.loads, lines) if line["type"] == "step"]
+
+
+class TestSchedules:
+    """Of 21 steps, in 3 epochs of 7."""
+
+    @pytest.mark.parametrize(
+        ("settings", "rates"),
+        [
+            ({}, [0.5] * 21),
+            ({"schedule": {"exponential": 0.5}}, [0.5] * 7 + [0.25] * 7 + [0.125] * 7),
+            ({"schedule": {"multistep": [1, 2.5]}}, [0.5] * 7 + [0.05] * 11 + [0.005] * 3),
+            ({"warmup": 4}, [0.125, 0.25, 0.375] + [0.5] * 18),
+            ({"schedule": "polynomial", "max_steps": 10}, [0.5 * (1 - step / 10) for step in range(10)]),
+        ],
+    )
+    def test_metrics_tell_the_rate_that_was_used(self, config, tmp_path, settings, rates, monkeypatch):
+        used, original = [], SGD.update
+
+        def update(self, *args):
+            used.append(self.lr * args[-1])
+            return original(self, *args)
+
+        monkeypatch.setattr(SGD, "update", update)
+        run = run_with(config, tmp_path, optimizer={"sgd": {"lr": 0.5}}, log_every=1, **settings)
+        assert read_rates(run) == pytest.approx(rates)
+        assert used[::2] == read_rates(run)  # of weights; then of biases
+
+    @pytest.mark.parametrize("validation", [0, 16])
+    def test_a_plateau_is_one_of_the_validation_loss_if_there_is_one(
+        self, config, tmp_path, validation, recorder
+    ):
+        config["data"]["validation"] = validation
+        plateau = {"plateau": {"factor": 0.5, "patience": 0, "threshold": 0.2}}
+        run = run_with(config, tmp_path, recorder, schedule=plateau, epochs=6, log_every=1)
+        state, rates = PlateauState(), [0.01]
+        for info in recorder.epochs:
+            loss = (info.validation if validation else info.train).loss
+            state = ReduceOnPlateau(0.5, 0, 0.2).observe(state, loss)
+            rates.append(0.01 * state.scale)
+        steps = len(read_rates(run)) // 6
+        assert read_rates(run)[::steps] == rates[:-1]
+        assert 1 < len(set(rates[:-1])) < 6
 
 
 class TestCheckpoints:
@@ -251,7 +300,7 @@ class TestDivergence:
     def test_the_loss_of_one_step_is_enough(self, config, tmp_path, monkeypatch):
         original = Plan.step
 
-        def step(self, x, labels):
+        def step(self, x, labels, **settings):
             result = original(self, x, labels)
             return StepResult(math.nan, result.correct) if self.step_count == 10 else result
 
