@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cnnctl.backends.base import Backend
 from cnnctl.bench.workload import Workload
 from cnnctl.nn.plan import Plan
-from cnnctl.train.build import build_backend, build_kind
+from cnnctl.train.build import build_backend, build_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,11 @@ class EngineSide:
     def __init__(self, backend: Backend, workload: Workload, evaluate: bool, dropout: bool) -> None:
         solver = workload.config.solver
         self._workload, self._batches = workload, workload.create_batches()
-        self._plan = Plan(
-            workload.create_network(dropout=dropout),
-            workload.batch_size,
-            backend,
-            optimizer=None if evaluate else build_kind(solver.optimizer),
-            l2=solver.l2,
-        )
+        network = workload.create_network(dropout=dropout)
+        if evaluate:
+            self._plan = Plan(network, workload.batch_size, backend)
+        else:
+            self._plan = build_plan(solver, network, workload.batch_size, backend)
         self._run = self._plan.evaluate if evaluate else self._plan.step
 
     def step(self, number: int) -> float:

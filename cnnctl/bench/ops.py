@@ -25,7 +25,7 @@ from cnnctl.data.pipeline import RawBatch
 from cnnctl.nn import Conv, Layer, Linear, Network, ReLU, Shape
 from cnnctl.nn.plan import Plan
 from cnnctl.optim import Adam
-from cnnctl.train.build import build_backend, build_kind
+from cnnctl.train.build import build_backend, build_plan
 
 SECONDS, FEWEST_TURNS = 5.0, 5
 """How long all is timed together, and how often each operation runs at least."""
@@ -133,13 +133,7 @@ def measure_network(
     workload = Workload(config, synthetic=synthetic, data_dir=data_dir)
     backend, batches = build_backend(config.engine), workload.create_batches()
     conditions = describe_conditions(backend, config.engine.dtype)
-    plan = Plan(
-        workload.create_network(),
-        workload.batch_size,
-        backend,
-        optimizer=build_kind(config.solver.optimizer),
-        l2=config.solver.l2,
-    )
+    plan = build_plan(config.solver, workload.create_network(), workload.batch_size, backend)
     timed, step_s, peak = time_step(plan, lambda number: batches.draw(*workload.locate(number)), seconds)
     total_s = sum(entry.total_s for entry in timed)
     rows = [make_row(entry, peak, total_s) for entry in timed]

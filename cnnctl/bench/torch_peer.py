@@ -77,7 +77,10 @@ class TorchSide:
         self._model.train(not evaluate)
         self._penalized, others = split_parameters(self._model)
         self._optimizer = create_optimizer(solver.optimizer, self._penalized, others, solver.l2)
+        if solver.groups:
+            raise ConfigError(f"solver.groups: {len(solver.groups)} are not known in PyTorch; leave them out")
         self._l2, self._evaluate = solver.l2, evaluate
+        self._clip_value, self._clip_norm = solver.clip_value, solver.clip_norm
         self._compute_scores, self._compute_loss = self._score, self._lose
         if candidate.compiled:
             self._compute_scores, self._compute_loss = map(torch.compile, (self._score, self._lose))
@@ -91,6 +94,10 @@ class TorchSide:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._compute_loss(raw, labels)
         loss.backward()
+        if self._clip_value is not None:
+            nn.utils.clip_grad_value_(self._model.parameters(), self._clip_value)
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._clip_norm)
         self._optimizer.step()
         return loss.detach()
 

@@ -55,6 +55,7 @@ def choose(literal: Any) -> WrapValidator:
 
 Count = Annotated[int, Field(ge=1), accept("an integer of at least 1")]
 CountOrZero = Annotated[int, Field(ge=0), accept("an integer of at least 0")]
+Number = Annotated[float, accept("a number")]
 Positive = Annotated[float, Field(gt=0), accept("a number above 0")]
 NotNegative = Annotated[float, Field(ge=0), accept("a number of at least 0")]
 Fraction = Annotated[float, Field(ge=0, lt=1), accept("a number of at least 0 and below 1")]

@@ -17,6 +17,7 @@ from cnnctl.config.fields import (
     Kind,
     LayerName,
     NotNegative,
+    Number,
     PoolBorder,
     Positive,
     Section,
@@ -30,6 +31,7 @@ from cnnctl.errors import ShapeError
 from cnnctl.geometry import Window
 
 Distribution = Literal["normal", "uniform"]
+Fan = Literal["in", "out", "average"]
 LossName = Literal["softmax"]
 
 
@@ -42,28 +44,54 @@ class GaussianConfig(Kind):
     std: Positive = Field(default=0.01, description="standard deviation of the weights, above 0")
 
 
+class ConstantConfig(Kind):
+    """The same number everywhere."""
+
+    kind: ClassVar[str] = "constant"
+    shorthand: ClassVar[str | None] = "value"
+
+    value: Number = Field(default=0.0, description="every weight, a number")
+
+
 class XavierConfig(Kind):
-    """Variance 2 / (fan_in + fan_out)."""
+    """Variance 1 / fan."""
 
     kind: ClassVar[str] = "xavier"
 
     distribution: Annotated[Distribution, choose(Distribution)] = Field(
         default="normal", description="shape of the distribution, normal or uniform"
     )
+    fan: Annotated[Fan, choose(Fan)] = Field(
+        default="average", description="which fan is meant: in, out or the average of both"
+    )
 
 
 class HeConfig(XavierConfig):
-    """Variance 2 / fan_in."""
+    """Variance 2 / fan."""
 
     kind: ClassVar[str] = "he"
 
+    fan: Annotated[Fan, choose(Fan)] = Field(
+        default="in", description="which fan is meant: in, out or the average of both"
+    )
+
+
+class OrthogonalConfig(Kind):
+    """Orthonormal rows, or columns."""
+
+    kind: ClassVar[str] = "orthogonal"
+
+    gain: Positive = Field(default=1.0, description="multiplies the weights, above 0")
+
 
 Init = Annotated[
-    Annotated[GaussianConfig, Tag("gaussian")]
+    Annotated[ConstantConfig, Tag("constant")]
+    | Annotated[GaussianConfig, Tag("gaussian")]
     | Annotated[XavierConfig, Tag("xavier")]
-    | Annotated[HeConfig, Tag("he")],
+    | Annotated[HeConfig, Tag("he")]
+    | Annotated[OrthogonalConfig, Tag("orthogonal")],
     Discriminator(kind_of),
-    one_of(GaussianConfig, XavierConfig, HeConfig),
+    one_of(ConstantConfig, GaussianConfig, XavierConfig, HeConfig, OrthogonalConfig),
 ]
 
 

@@ -14,6 +14,7 @@ from cnnctl.config.fields import (
     Positive,
     Section,
     Share,
+    accept,
     kind_of,
     one_of,
     refuse,
@@ -246,6 +247,21 @@ ScheduleChoice = Annotated[
 ]
 
 
+class GroupConfig(Section):
+    """Parameters that are treated apart; each goes to the first group that matches it."""
+
+    match: Annotated[str, Field(min_length=1), accept("a pattern such as '*.bias'")] = Field(
+        description="the parameters' names, with *, ? and [...] as in file names; as '*.bias'"
+    )
+    lr_scale: NotNegative = Field(default=1.0, description="multiplies the learning rate, at least 0")
+    l2: NotNegative | None = Field(
+        default=None, description="in place of solver.l2, for biases as well, at least 0"
+    )
+    weight_decay: NotNegative | None = Field(
+        default=None, description="in place of the optimizer's, at least 0"
+    )
+
+
 class SolverConfig(Section):
     """How the network learns."""
 
@@ -259,10 +275,20 @@ class SolverConfig(Section):
         default=0, description="steps in which the learning rate rises linearly, at least 0"
     )
     epochs: Count = Field(description="passes over the training set, at least 1")
-    batch_size: Count = Field(description="images a step, at least 1")
+    batch_size: Count = Field(description="images a batch, at least 1")
     l2: NotNegative = Field(
         default=0.0,
         description="adds 0.5 l2 (sum of squared weights, biases excepted) to the loss, at least 0",
+    )
+    groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)] = Field(
+        default=(), description="parameters with settings of their own; the first group that matches counts"
+    )
+    accumulate: Count = Field(default=1, description="batches a step (an update), at least 1")
+    clip_value: Positive | None = Field(
+        default=None, description="bound on each number of the gradient, above 0"
+    )
+    clip_norm: Positive | None = Field(
+        default=None, description="bound on the norm of the whole gradient, after clip_value, above 0"
     )
     max_steps: Count | None = Field(default=None, description="stop after so many steps, at least 1")
     log_every: Count = Field(default=50, description="steps between entries in the metrics, at least 1")

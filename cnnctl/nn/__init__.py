@@ -3,7 +3,7 @@
 from cnnctl.nn.activation import GELU, ReLU, Sigmoid, Tanh
 from cnnctl.nn.conv import Conv
 from cnnctl.nn.dropout import Dropout
-from cnnctl.nn.initializers import Gaussian, He, Initializer, Xavier
+from cnnctl.nn.initializers import Constant, Gaussian, He, Initializer, Orthogonal, Xavier
 from cnnctl.nn.layer import Layer, Shape
 from cnnctl.nn.linear import Flatten, Linear
 from cnnctl.nn.loss import SoftmaxCrossEntropy
@@ -17,6 +17,7 @@ __all__ = [
     "GELU",
     "AvgPool",
     "BatchNorm",
+    "Constant",
     "Conv",
     "Dropout",
     "Flatten",
@@ -29,6 +30,7 @@ __all__ = [
     "LocalResponseNorm",
     "MaxPool",
     "Network",
+    "Orthogonal",
     "Plan",
     "ReLU",
     "Residual",

@@ -1,4 +1,4 @@
-"""How weights start: Gaussian, Xavier and He. Biases start at 0.
+"""How weights start: constant, Gaussian, Xavier, He and orthogonal. Biases start at 0.
 
 Numbers are drawn in float64 and then cast, so that a float32 network starts where the
 float64 one does. A generator comes from the caller; nothing here seeds one.
@@ -6,7 +6,7 @@ float64 one does. A generator comes from the caller; nothing here seeds one.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -15,10 +15,11 @@ from cnnctl.backends.specs import Array
 from cnnctl.errors import ConfigError, check_real, describe_alternatives
 
 Distribution = Literal["normal", "uniform"]
+Fan = Literal["in", "out", "average"]
 
 
 class Initializer(ABC):
-    """A distribution with mean 0 that weights are drawn from.
+    """What weights are before the first step; drawn with mean 0, unless they are constant.
 
     Attributes:
         kind: the YAML key.
@@ -47,39 +48,92 @@ class Gaussian(Initializer):
 
 
 @dataclass(frozen=True)
+class Constant(Initializer):
+    """The same number everywhere. Raises ConfigError unless it is finite."""
+
+    kind: ClassVar[str] = "constant"
+
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_real("value", self.value, -inf, above=True)
+
+    def __call__(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
+        return np.full(shape, self.value, np.float64)
+
+
+@dataclass(frozen=True)
 class Xavier(Initializer):
-    """Variance 2 / (fan_in + fan_out). Source: Glorot, Bengio 2010, equations 12 and 16."""
+    """Variance 1 / fan, by default that of both sides on average: 2 / (fan_in + fan_out).
+
+    Raises ConfigError for an unknown distribution or fan.
+    Source: Glorot, Bengio 2010, equations 12 and 16.
+    """
 
     kind: ClassVar[str] = "xavier"
 
     distribution: Distribution = "normal"
+    fan: Fan = "average"
 
     def __post_init__(self) -> None:
-        _check_distribution(self.distribution)
+        _check_choice("distribution", self.distribution, get_args(Distribution))
+        _check_choice("fan", self.fan, get_args(Fan))
 
     def __call__(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        return _draw(self.distribution, sqrt(2 / (fan_in + fan_out)), shape, rng)
+        return _draw(self.distribution, sqrt(1 / _choose_fan(self.fan, fan_in, fan_out)), shape, rng)
 
 
 @dataclass(frozen=True)
 class He(Initializer):
-    """Variance 2 / fan_in, made for ReLU. Source: He et al. 2015, equation 10."""
+    """Variance 2 / fan, made for ReLU: with fan_in it keeps the outputs' size, with fan_out the gradients'.
+
+    Raises ConfigError for an unknown distribution or fan.
+    Source: He et al. 2015, equations 10 and 14.
+    """
 
     kind: ClassVar[str] = "he"
 
     distribution: Distribution = "normal"
+    fan: Fan = "in"
 
     def __post_init__(self) -> None:
-        _check_distribution(self.distribution)
+        _check_choice("distribution", self.distribution, get_args(Distribution))
+        _check_choice("fan", self.fan, get_args(Fan))
 
     def __call__(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        return _draw(self.distribution, sqrt(2 / fan_in), shape, rng)
+        return _draw(self.distribution, sqrt(2 / _choose_fan(self.fan, fan_in, fan_out)), shape, rng)
+
+
+@dataclass(frozen=True)
+class Orthogonal(Initializer):
+    """`gain` times a random orthogonal matrix (outputs, inputs), a filter's taps side by side.
+
+    Its rows are orthonormal, or its columns where there are more rows than columns; uniformly
+    distributed. Raises ConfigError for gain outside (0, inf).
+    Source: Saxe et al. 2014, section 3; Mezzadri 2007, section 5, for the signs.
+    """
+
+    kind: ClassVar[str] = "orthogonal"
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_real("gain", self.gain, 0, above=True)
+
+    def __call__(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
+        rows, columns = shape[0], prod(shape[1:])
+        q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
+        q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        matrix: Array = q if rows >= columns else q.T
+        return self.gain * matrix.reshape(shape)
 
 
 def check_init(init: object) -> None:
     """Refuse what is neither an initializer nor None."""
     if init is not None and not isinstance(init, Initializer):
-        raise ConfigError(f"init: {init!r} is not an initializer; give Gaussian(), Xavier() or He()")
+        raise ConfigError(
+            f"init: {init!r} is not an initializer; give Gaussian(), Xavier() or He(), for example"
+        )
 
 
 def draw_params(
@@ -101,12 +155,13 @@ def draw_params(
     return {"weight": weight, "bias": np.zeros(shape[0], dtype)} if bias else {"weight": weight}
 
 
-def _check_distribution(distribution: str) -> None:
-    known = get_args(Distribution)
-    if distribution not in known:
-        raise ConfigError(
-            f"distribution: {distribution!r} is not known; {describe_alternatives(distribution, known)}"
-        )
+def _check_choice(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{field}: {value!r} is not known; {describe_alternatives(value, known)}")
+
+
+def _choose_fan(fan: Fan, fan_in: int, fan_out: int) -> float:
+    return {"in": fan_in, "out": fan_out, "average": (fan_in + fan_out) / 2}[fan]
 
 
 def _draw(distribution: Distribution, std: float, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

@@ -6,9 +6,9 @@ It gives the same numbers as the network run layer by layer, without allocating 
 without the first layer's input gradient, and with all of its memory known beforehand.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import prod, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,10 @@ from cnnctl.nn.arena import ALIGNMENT, Arena
 from cnnctl.nn.fusion import fuse_layers
 from cnnctl.nn.layer import as_count
 from cnnctl.nn.network import Network
+from cnnctl.optim.group import ParameterGroup
 from cnnctl.optim.optimizer import Optimizer
+
+CLIP_EPS = 1e-6
 
 
 class StepResult(NamedTuple):
@@ -83,6 +86,11 @@ class Plan:
         optimizer: needed for `step`; without one the plan keeps no gradients and its
             activations share their memory.
         l2: adds 0.5 l2 (sum of squared weights, biases excepted) to the loss.
+        groups: parameters that are treated apart; each goes to the first group that matches it.
+        accumulate: how many batches `step_over` may take an update from.
+        clip_value: bounds each number of the gradient, to [-clip_value, clip_value].
+        clip_norm: bounds the gradient's Euclidean norm over all parameters, after clip_value;
+            both before any l2 w is added.
 
     Attributes:
         memory_bytes: everything the plan holds, parameters and slots included.
@@ -97,8 +105,17 @@ class Plan:
         *,
         optimizer: Optimizer | None = None,
         l2: float = 0.0,
+        groups: Sequence[ParameterGroup] = (),
+        accumulate: int = 1,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         check_real("l2", l2, 0)
+        for field_name, bound in (("clip_value", clip_value), ("clip_norm", clip_norm)):
+            if bound is not None:
+                check_real(field_name, bound, 0, above=True)
+        self.accumulate = as_count(accumulate, "accumulate")
+        self.clip_value, self.clip_norm = clip_value, clip_norm
         self.network, self.backend, self.optimizer, self.l2 = network, backend, optimizer, l2
         self.batch_size = as_count(batch_size, "batch_size")
         self.dtype = network.dtype
@@ -118,7 +135,7 @@ class Plan:
             for node, stage in zip(self._nodes, self._stages, strict=True)
             if isinstance(node.spec, DropoutSpec)
         ]
-        self._place_arrays()
+        self._place_arrays(groups)
         self._allocate(layouts)
         self.load_params(network.params)
         self.load_statistics(network.statistics)
@@ -130,17 +147,33 @@ class Plan:
 
         The update's learning rate is the optimizer's times `lr_scale`.
         """
+        return self.step_over([(x, labels)], lr_scale=lr_scale)
+
+    def step_over(
+        self, batches: Sequence[tuple[Array | RawImages, Array]], *, lr_scale: float = 1.0
+    ) -> StepResult:
+        """One update from up to `accumulate` batches, by the mean gradient over all their images.
+
+        It is that of one large batch, up to rounding, unless norms take each batch's own statistics.
+        """
         if self.optimizer is None:
             raise ConfigError("optimizer: this plan was made without one, so it cannot train")
-        for stage, seed in self._dropouts:
-            stage.seed = mix_seed(seed, self.step_count)
-        loss, correct, labels = self._forward(x, labels, training=True)
-        self._loss.backward(len(x), labels)
-        self._run_backward(len(x))
+        if not 1 <= len(batches) <= self.accumulate:
+            raise ShapeError(f"batches: {len(batches)} where 1 to {self.accumulate} make a step")
+        images = sum(len(x) for x, _ in batches)
+        loss, correct = 0.0, 0
+        for number, (x, labels) in enumerate(batches):
+            for stage, seed in self._dropouts:
+                stage.seed = mix_seed(seed + number, self.step_count)
+            part = self._run_training(x, labels)
+            share = len(x) / max(images, 1) if len(batches) > 1 else 1.0
+            loss, correct = loss + share * part.loss, correct + part.correct
+            if len(batches) > 1:
+                self._gather(share, first=number == 0, last=number == len(batches) - 1)
+        self._clip()
         self.step_count += 1
-        squares = self._update(slice(0, self._regularized), self.l2, lr_scale)
-        self._update(slice(self._regularized, None), 0.0, lr_scale)
-        return StepResult(loss + 0.5 * self.l2 * squares, correct)
+        penalty = sum(0.5 * sweep.l2 * self._update(sweep, lr_scale) for sweep in self._sweeps)
+        return StepResult(loss + penalty, correct)
 
     def evaluate(self, x: Array | RawImages, labels: Array) -> StepResult:
         """Loss (without penalty) and right answers of one batch; changes nothing."""
@@ -191,9 +224,13 @@ class Plan:
         """Bytes of `memory_bytes` that have been written to before the first step."""
         return self._weights.nbytes + self._statistics.nbytes
 
+    @property
+    def _copies(self) -> int:
+        """Arrays as large as the parameters: themselves, gradients, slots, and a sum of gradients."""
+        return 2 + len(self.optimizer.slots) + (self.accumulate > 1) if self.optimizer else 1
+
     def _count_bytes(self, stage: Stage) -> int:
-        copies = 2 + len(self.optimizer.slots) if self.optimizer else 1
-        parts = [(copies * prod(layout.inner), None) for layout in stage.parameters.values()]
+        parts = [(self._copies * prod(layout.inner), None) for layout in stage.parameters.values()]
         parts += [(self.batch_size * stage.output.size, None), *stage.saved_once.values()]
         parts += [(self.batch_size * size, kind) for size, kind in stage.saved.values()]
         return sum(elements * np.dtype(kind or self.dtype).itemsize for elements, kind in parts)
@@ -249,19 +286,42 @@ class Plan:
 
     # Making ready
 
-    def _place_arrays(self) -> None:
-        """Lay all parameters end to end, those with a penalty first, so that updates are two sweeps."""
-        regularized = {f"{layer.name}.{key}" for layer in self.network.leaves for key in layer.regularized}
+    def _place_arrays(self, groups: Sequence[ParameterGroup]) -> None:
+        """Lay all parameters end to end, those that are updated alike together: a sweep each."""
         parameters: dict[str, ParameterLayout] = {}
         statistics: dict[str, ParameterLayout] = {}
         for node, stage in zip(self._nodes, self._stages, strict=True):
             parameters |= {node.names[key]: layout for key, layout in stage.parameters.items()}
             statistics |= {node.names[key]: layout for key, layout in stage.statistics.items()}
         self._places: dict[str, _Place] = {}
-        self._regularized = self._lay_out({k: v for k, v in parameters.items() if k in regularized}, 0)
-        others = {key: layout for key, layout in parameters.items() if key not in regularized}
-        self._parameter_elements = self._lay_out(others, self._regularized)
+        self._sweeps: list[_Sweep] = []
+        end = 0
+        for group, l2, keys in self._divide(list(parameters), groups):
+            start, end = end, self._lay_out({key: parameters[key] for key in keys}, end)
+            if self.optimizer:
+                optimizer = group.adapt(self.optimizer)
+                self._sweeps.append(_Sweep(slice(start, end), optimizer, l2, group.lr_scale))
+        self._parameter_elements = end
         self._statistics_elements = self._lay_out(statistics, 0)
+
+    def _divide(
+        self, keys: Sequence[str], groups: Sequence[ParameterGroup]
+    ) -> Iterator[tuple[ParameterGroup, float, list[str]]]:
+        """Which parameters share a group and a penalty: the rest of them last, biases after weights."""
+        regularized = {f"{layer.name}.{key}" for layer in self.network.leaves for key in layer.regularized}
+        for group in groups:
+            if not group.choose(keys):
+                near = describe_alternatives(group.match, keys)
+                raise ConfigError(f"groups: {group.match!r} matches no parameter; {near}")
+        left = list(keys)
+        for group in (*groups, ParameterGroup("*")):
+            chosen = group.choose(left)
+            left = [key for key in left if key not in chosen]
+            penalties = {
+                key: self.l2 * (key in regularized) if group.l2 is None else group.l2 for key in chosen
+            }
+            for l2 in sorted(set(penalties.values()), reverse=True):
+                yield group, l2, [key for key in chosen if penalties[key] == l2]
 
     def _lay_out(self, layouts: Mapping[str, ParameterLayout], position: int) -> int:
         """Give each array its place in a flat one, from `position` on; returns where they end."""
@@ -305,7 +365,7 @@ class Plan:
         targets = self._plan_targets(gradients, lambda v, i: reserve(layouts[v].size, None, end - i, end - i))
         scratch = max(stage.scratch_elements(self.batch_size) for stage in self._stages)
         scratch_number = arena.reserve((scratch,), self.dtype, 0, end)
-        flats = [self._parameter_elements] * (2 + len(self.optimizer.slots) if self.optimizer else 1)
+        flats = [self._parameter_elements] * self._copies
         flat_numbers = [
             arena.reserve((size,), self.dtype, 0, end) for size in (self._statistics_elements, *flats)
         ]
@@ -316,6 +376,8 @@ class Plan:
         self._slots: dict[str, Array] = {}
         if self.optimizer:
             self._gradients, *slots = rest
+            if self.accumulate > 1:
+                self._total = slots.pop()
             self._slots = dict(zip(self.optimizer.slots, slots, strict=True))
         self._additions = [[(buffers[to], buffers[aside]) for to, aside in t.additions] for t in targets]
 
@@ -371,6 +433,30 @@ class Plan:
 
     # Steps of a step
 
+    def _run_training(self, x: Array | RawImages, labels: Array) -> StepResult:
+        """Forward and backward: the loss without penalty, and its gradients where they belong."""
+        loss, correct, labels = self._forward(x, labels, training=True)
+        self._loss.backward(len(x), labels)
+        self._run_backward(len(x))
+        return StepResult(loss, correct)
+
+    def _gather(self, share: float, *, first: bool, last: bool) -> None:
+        """Add a batch's share of the gradient to the sum; the last one finds all of it in its place."""
+        gradients, total = self._gradients, self._total
+        np.multiply(gradients, share, out=total if first else gradients)
+        if not first:
+            np.add(total, gradients, out=gradients if last else total)
+
+    def _clip(self) -> None:
+        """Source of the norm's: Pascanu et al. 2013, algorithm 1, with PyTorch's 1e-6."""
+        gradients = self._gradients
+        if self.clip_value is not None:
+            np.clip(gradients, -self.clip_value, self.clip_value, out=gradients)
+        if self.clip_norm is not None:
+            scale = self.clip_norm / (sqrt(self.backend.sum_squares(gradients)) + CLIP_EPS)
+            if not scale >= 1:  # NaN is to be seen
+                np.multiply(gradients, scale, out=gradients)
+
     def _forward(self, x: Array | RawImages, labels: Array, *, training: bool) -> tuple[float, int, Array]:
         if len(self.network.output_shape) != 1:
             raise ShapeError(f"the loss needs scores (N, K), not images {self.network.output_shape}")
@@ -402,14 +488,27 @@ class Plan:
             for gradient, aside in additions:
                 np.add(gradient[:n], aside[:n], out=gradient[:n])
 
-    def _update(self, part: slice, l2: float, lr_scale: float) -> float:
-        assert self.optimizer is not None
-        slots = {key: flat[part] for key, flat in self._slots.items()}
-        weights = self._weights[part]
-        if not weights.size:
-            return 0.0
-        gradients = self._gradients[part]
-        return self.optimizer.update(self.backend, weights, gradients, slots, self.step_count, l2, lr_scale)
+    def _update(self, sweep: "_Sweep", lr_scale: float) -> float:
+        slots = {key: flat[sweep.part] for key, flat in self._slots.items()}
+        weights, gradients = self._weights[sweep.part], self._gradients[sweep.part]
+        rate = lr_scale * sweep.lr_scale
+        return sweep.optimizer.update(
+            self.backend, weights, gradients, slots, self.step_count, sweep.l2, rate
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    """Parameters that lie end to end and are updated alike.
+
+    Attributes:
+        part: where they lie in the flat arrays.
+    """
+
+    part: slice
+    optimizer: Optimizer
+    l2: float
+    lr_scale: float
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from cnnctl.optim.adagrad import AdaGrad
 from cnnctl.optim.adam import Adam, Adamax, AdamW
+from cnnctl.optim.group import ParameterGroup
 from cnnctl.optim.lion import Lion
 from cnnctl.optim.optimizer import Optimizer
 from cnnctl.optim.rmsprop import RMSprop
@@ -36,6 +37,7 @@ __all__ = [
     "MultiStep",
     "OneCycle",
     "Optimizer",
+    "ParameterGroup",
     "PlateauState",
     "Polynomial",
     "RMSprop",

@@ -13,12 +13,14 @@ from cnnctl.backends.base import Backend
 from cnnctl.backends.cpu import available_threads
 from cnnctl.config import EngineConfig, RunConfig
 from cnnctl.config.fields import Kind
+from cnnctl.config.solver import SolverConfig
 from cnnctl.data import Augment, Batches, Normalizer, load_dataset, make_splits
 from cnnctl.errors import ConfigError, DataError
 from cnnctl.nn import (
     GELU,
     AvgPool,
     BatchNorm,
+    Constant,
     Conv,
     Dropout,
     Flatten,
@@ -29,6 +31,7 @@ from cnnctl.nn import (
     LocalResponseNorm,
     MaxPool,
     Network,
+    Orthogonal,
     ReLU,
     Residual,
     Shape,
@@ -38,24 +41,7 @@ from cnnctl.nn import (
     Xavier,
 )
 from cnnctl.nn.plan import Plan
-from cnnctl.optim import (
-    SGD,
-    AdaGrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Constant,
-    Cosine,
-    Exponential,
-    Inverse,
-    Lion,
-    MultiStep,
-    OneCycle,
-    Polynomial,
-    ReduceOnPlateau,
-    RMSprop,
-    Step,
-)
+from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, ParameterGroup, RMSprop, schedule
 from cnnctl.train.experiment import Experiment
 from cnnctl.train.observer import Observer
 
@@ -64,9 +50,15 @@ KINDS: dict[str, Any] = {
     for cls in (
         *(Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, Flatten, ReLU, Tanh, Sigmoid, GELU),
         *(BatchNorm, LocalResponseNorm, Dropout, Residual),
-        *(Gaussian, Xavier, He),
+        *(Constant, Gaussian, Xavier, He, Orthogonal),
         *(SGD, Adam, AdamW, Adamax, AdaGrad, RMSprop, Lion),
-        *(Constant, Step, MultiStep, Exponential, Inverse, Polynomial, Cosine, OneCycle, ReduceOnPlateau),
+    )
+}
+SCHEDULES: dict[str, Any] = {
+    cls.kind: cls
+    for cls in (
+        *(schedule.Constant, schedule.Step, schedule.MultiStep, schedule.Exponential, schedule.Inverse),
+        *(schedule.Polynomial, schedule.Cosine, schedule.OneCycle, schedule.ReduceOnPlateau),
     )
 }
 LOSSES = {cls.kind: cls for cls in (SoftmaxCrossEntropy,)}
@@ -121,8 +113,26 @@ def build_experiment(
         augment=Augment(data.augment.flip, data.augment.shift),
     )
     backend = build_backend(engine)
-    plan = Plan(network, batches.batch_size, backend, optimizer=build_kind(solver.optimizer), l2=solver.l2)
+    plan = build_plan(solver, network, batches.batch_size, backend)
     return Experiment(config, config_hash, data_dir, splits, normalizer, batches, network, backend, plan)
+
+
+def build_plan(solver: SolverConfig, network: Network, batch_size: int, backend: Backend) -> Plan:
+    """The network made ready to train as the solver's settings have it."""
+    try:
+        return Plan(
+            network,
+            batch_size,
+            backend,
+            optimizer=build_kind(solver.optimizer),
+            l2=solver.l2,
+            groups=[ParameterGroup(**dict(group)) for group in solver.groups],
+            accumulate=solver.accumulate,
+            clip_value=solver.clip_value,
+            clip_norm=solver.clip_norm,
+        )
+    except ConfigError as error:  # its message begins with the field
+        raise ConfigError(f"solver.{error}") from None
 
 
 def build_network(config: RunConfig, input_shape: Shape) -> Network:
@@ -146,8 +156,14 @@ def build_backend(engine: EngineConfig) -> Backend:
 
 
 def build_kind(choice: Kind) -> Any:
-    """The layer, initializer, optimizer or schedule of that kind, with its settings and the layers in it."""
+    """The layer, initializer or optimizer of that kind, with its settings and the layers in it."""
     return KINDS[choice.kind](**{key: _build_value(value) for key, value in choice})
+
+
+def build_schedule(choice: Kind) -> schedule.Schedule:
+    """The schedule of that kind: their words are their own, as `constant` is an initializer too."""
+    built: schedule.Schedule = SCHEDULES[choice.kind](**dict(choice))
+    return built
 
 
 def _build_value(value: Any) -> Any:

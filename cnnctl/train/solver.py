@@ -15,9 +15,11 @@ from time import perf_counter
 
 import numpy as np
 
+from cnnctl.backends.specs import Array
+from cnnctl.data.pipeline import RawBatch
 from cnnctl.errors import Diverged, Interrupted, RunError
-from cnnctl.optim import Schedule, Span, scale_step
-from cnnctl.train.build import build_kind
+from cnnctl.optim import Span, scale_step
+from cnnctl.train.build import build_schedule
 from cnnctl.train.checkpoint import BEST, LAST, Progress, save_checkpoint
 from cnnctl.train.evaluate import Evaluation, evaluate_split, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
@@ -54,10 +56,10 @@ class Solver:
         self._observer = observer
         self._stop = stop
         self._settings = experiment.config.solver
-        self._steps_per_epoch = experiment.batches.steps_per_epoch
+        self._steps_per_epoch = -(-experiment.batches.steps_per_epoch // self._settings.accumulate)
         steps = self._settings.epochs * self._steps_per_epoch
         self._total_steps = min(steps, self._settings.max_steps or steps)
-        self._schedule: Schedule = build_kind(self._settings.schedule)
+        self._schedule = build_schedule(self._settings.schedule)
         self._span = Span(self._total_steps, self._steps_per_epoch, self._settings.warmup)
         self._epochs = -(-self._total_steps // self._steps_per_epoch)
         self._metrics = Metrics(run.path, progress.jsonl_bytes, progress.csv_bytes)
@@ -122,12 +124,12 @@ class Solver:
 
     def _take_step(self) -> None:
         progress = self._progress
-        batch = self._experiment.batches.draw(progress.epoch, progress.position)
+        batches = self._draw_batches()
         lr = self._settings.optimizer.lr * self._lr_scale
-        result = self._experiment.plan.step(batch, batch.labels, lr_scale=self._lr_scale)
+        result = self._experiment.plan.step_over(batches, lr_scale=self._lr_scale)
         if not isfinite(result.loss):
             raise self._describe_divergence(f"the loss of step {progress.step + 1} is {result.loss}")
-        images = len(batch)
+        images = sum(len(labels) for _, labels in batches)
         progress.step += 1
         progress.position += 1
         progress.images += images
@@ -138,6 +140,14 @@ class Solver:
                 progress.step, progress.epoch + 1, result.loss, result.correct / images, lr
             )
         self._report_step(result.loss, images)
+
+    def _draw_batches(self) -> list[tuple[RawBatch, Array]]:
+        """The batches of the next step; at the end of an epoch there may be fewer than `accumulate`."""
+        source, progress = self._experiment.batches, self._progress
+        first = progress.position * self._settings.accumulate
+        numbers = range(first, min(first + self._settings.accumulate, source.steps_per_epoch))
+        drawn = (source.draw(progress.epoch, number) for number in numbers)
+        return [(batch, batch.labels) for batch in drawn]
 
     @property
     def _lr_scale(self) -> float:

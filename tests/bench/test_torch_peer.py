@@ -155,8 +155,17 @@ def test_steps_have_the_same_losses(make_config, optimizer, layout):
     assert len(set(ours)) == 8
 
 
-def test_decoupled_decay_is_the_same(make_config):
-    solver = {"optimizer": {"adamw": {"lr": 0.01, "weight_decay": 0.5}}, "epochs": 1, "batch_size": 16}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": {"adamw": {"lr": 0.01, "weight_decay": 0.5}}},
+        {"optimizer": {"sgd": {"lr": 0.5}}, "clip_value": 0.01},
+        {"optimizer": {"sgd": {"lr": 0.5}}, "clip_norm": 0.1, "l2": 0.1},
+        {"optimizer": {"sgd": {"lr": 0.5}}, "clip_norm": 0.1, "clip_value": 0.02},
+    ],
+)
+def test_decoupled_decay_and_clipping_are_the_same(make_config, settings):
+    solver = {"epochs": 1, "batch_size": 16, **settings}
     workload = Workload(make_config(solver=solver, engine={"dtype": "float64", "threads": 1}))
     sides = [
         contender.create_side(workload, evaluate=False, dropout=False)

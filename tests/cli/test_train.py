@@ -47,15 +47,15 @@ def stop_at(monkeypatch):
     """Plant a signal that arrives, once, during that step."""
 
     def plant(step, number):
-        original, calls = Plan.step, []
+        original, calls = Plan.step_over, []
 
-        def call(self, x, labels, **settings):
+        def call(self, *args, **settings):
             calls.append(None)
             if len(calls) == step:
                 signal.raise_signal(number)
-            return original(self, x, labels)
+            return original(self, *args, **settings)
 
-        monkeypatch.setattr(Plan, "step", call)
+        monkeypatch.setattr(Plan, "step_over", call)
 
     return plant
 

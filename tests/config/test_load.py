@@ -320,7 +320,7 @@ class TestDump:
         assert data["network"] == {
             "layers": [{"linear": {"units": 10, "bias": True}}],
             "loss": "softmax",
-            "init": {"he": {"distribution": "normal"}},
+            "init": {"he": {"distribution": "normal", "fan": "in"}},
         }
 
     def test_text_that_looks_like_a_number_stays_text(self, minimal: dict[str, Any], folder: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from cnnctl.config import config_from_dict, config_to_dict
+from cnnctl.config import config_from_dict, config_to_dict, network
 from cnnctl.config.fields import Section
 from cnnctl.config.network import (
     AvgPoolConfig,
@@ -128,7 +128,11 @@ def test_every_field_is_described(section: type[BaseModel]) -> None:
         ("network.layers", {"relu": {}}, '{"relu": {}} is not usable; give a list of layers'),
         ("network.loss", "hinge", "'hinge' is not known; known: softmax"),
         ("network.init", "xaver", "'xaver' is not known; did you mean xavier?"),
-        ("network.init", 0.5, "0.5 is not usable; give one of gaussian, xavier, he: the word, or"),
+        (
+            "network.init",
+            0.5,
+            "0.5 is not usable; give one of constant, gaussian, xavier, he, orthogonal: the",
+        ),
         ("solver.optimizer", "adm", "'adm' is not known; did you mean adam?"),
         ("solver.optimizer", {"adam": {}, "sgd": {}}, '{"adam": {}, "sgd": {}} is not usable; give one of'),
         ("solver.epochs", "three", "'three' is not usable; give an integer of at least 1"),
@@ -209,7 +213,7 @@ def test_a_key_that_is_no_text(minimal: Mapping, refusal: Refusal) -> None:
         ("network.layers", "the layers in order"),
         ("solver.optimizer", "sgd, adam, adamw"),
         ("solver.epochs", "passes over the training set"),
-        ("solver.batch_size", "images a step"),
+        ("solver.batch_size", "images a batch"),
     ],
 )
 def test_a_missing_field(minimal: Mapping, path: str, description: str, refusal: Refusal) -> None:
@@ -398,7 +402,11 @@ class TestLayers:
         ("gaussian", GaussianConfig(std=0.01)),
         ({"gaussian": 0.5}, GaussianConfig(std=0.5)),
         ({"gaussian": {"std": 1}}, GaussianConfig(std=1.0)),
-        ({"he": {"distribution": "uniform"}}, HeConfig(distribution="uniform")),
+        ({"he": {"distribution": "uniform"}}, HeConfig(distribution="uniform", fan="in")),
+        ({"he": {"fan": "out"}}, HeConfig(distribution="normal", fan="out")),
+        ({"xavier": {"fan": "in"}}, XavierConfig(fan="in")),
+        ({"constant": -0.5}, network.ConstantConfig(value=-0.5)),
+        ("orthogonal", network.OrthogonalConfig(gain=1.0)),
         ({"xavier": {"distribution": "normal"}}, XavierConfig()),
     ],
 )
@@ -465,6 +473,19 @@ class TestOptimizer:
     )
     def test_it_is_refused(self, minimal: Mapping, optimizer: object, line: str, refusal: Refusal) -> None:
         assert refusal(config_from_dict, change(minimal, "solver.optimizer", optimizer)).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("group", "line"),
+    [
+        ({}, "solver.groups.0.match is missing (the parameters' names"),
+        ({"match": ""}, "solver.groups.0.match: '' is not usable; give a pattern"),
+        ({"match": "*", "lr": 1}, "solver.groups.0.lr is not known; known: match, lr_scale, l2"),
+        ({"match": "*", "l2": -1}, "solver.groups.0.l2: -1 is not usable; give a number of at least 0"),
+    ],
+)
+def test_a_group_that_is_refused(minimal: Mapping, group: object, line: str, refusal: Refusal) -> None:
+    assert refusal(config_from_dict, change(minimal, "solver.groups", [group])).startswith(line)
 
 
 class TestSchedule:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnctl.errors import ConfigError
-from cnnctl.nn import Conv, Gaussian, He, Initializer, Linear, Network, Xavier
+from cnnctl.nn import Constant, Conv, Gaussian, He, Initializer, Linear, Network, Orthogonal, Xavier
 
 SHAPE, FAN_IN, FAN_OUT = (64, 32, 7, 7), 32 * 49, 64 * 49  # 100,352 numbers: std known to 0.7 %
 
@@ -17,6 +17,11 @@ SPREADS = [
     (He("uniform"), sqrt(2 / FAN_IN)),
     (Xavier(), sqrt(2 / (FAN_IN + FAN_OUT))),
     (Xavier("uniform"), sqrt(2 / (FAN_IN + FAN_OUT))),
+    (He(fan="out"), sqrt(2 / FAN_OUT)),
+    (He("uniform", "average"), sqrt(4 / (FAN_IN + FAN_OUT))),
+    (Xavier(fan="in"), sqrt(1 / FAN_IN)),
+    (Xavier("uniform", "out"), sqrt(1 / FAN_OUT)),
+    (Orthogonal(2), 2 / sqrt(FAN_IN)),  # rows of length 2
 ]
 
 
@@ -28,7 +33,7 @@ def test_mean_and_standard_deviation(init, std):
     assert w.std() == pytest.approx(std, rel=0.01)
 
 
-@pytest.mark.parametrize(("init", "std"), [SPREADS[3], SPREADS[5]], ids=str)
+@pytest.mark.parametrize(("init", "std"), [SPREADS[3], SPREADS[5], SPREADS[7], SPREADS[9]], ids=str)
 def test_uniform_is_bounded_and_flat(init, std):
     w = init(SHAPE, FAN_IN, FAN_OUT, np.random.default_rng(0))
     bound = sqrt(3) * std
@@ -41,6 +46,28 @@ def test_uniform_is_bounded_and_flat(init, std):
 def test_normal_has_normal_tails(init):
     w = init(SHAPE, FAN_IN, FAN_OUT, np.random.default_rng(0))
     assert np.mean(abs(w) > 2 * w.std()) == pytest.approx(0.0455, abs=0.003)
+
+
+@pytest.mark.parametrize("shape", [(7, 30), (30, 7), (5, 5), (1, 4), (6, 2, 3, 3), (40, 2, 3, 3)], ids=str)
+@pytest.mark.parametrize("gain", [1, 1.5])
+def test_orthogonal_is_orthonormal_rows_or_columns(shape, gain):
+    w = Orthogonal(gain)(shape, 1, 1, np.random.default_rng(3))
+    assert (w.shape, w.dtype) == (shape, np.float64)
+    matrix = w.reshape(len(w), -1)
+    products = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(products, gain**2 * np.eye(len(products)), rtol=0, atol=1e-12)
+
+
+def test_orthogonal_has_no_favourite_sign():
+    """What a decomposition gives has signs of its own; the mean over many must vanish all the same."""
+    rng = np.random.default_rng(1)
+    mean = np.mean([Orthogonal()((3, 3), 1, 1, rng) for _ in range(2000)], axis=0)
+    np.testing.assert_allclose(mean, 0, atol=4 / sqrt(3 * 2000))
+
+
+def test_constant_is_constant():
+    w = Constant(-0.25)((2, 3), 3, 2, np.random.default_rng(0))
+    np.testing.assert_array_equal(w, np.full((2, 3), -0.25))
 
 
 @pytest.mark.parametrize(
@@ -97,6 +124,11 @@ def test_biases_start_at_zero():
         (lambda: Gaussian(float("nan")), "std: nan is not"),
         (lambda: He("uniforn"), "distribution: 'uniforn' is not known; did you mean uniform?"),
         (lambda: Xavier("cauchy"), "distribution: 'cauchy' is not known; known: normal, uniform"),
+        (lambda: He(fan="inn"), "fan: 'inn' is not known; did you mean in?"),
+        (lambda: Xavier("normal", "mean"), "fan: 'mean' is not known"),
+        (lambda: Constant(float("nan")), "value: nan is not a number"),
+        (lambda: Constant(float("-inf")), "value: -inf is not a number"),
+        (lambda: Orthogonal(0), "gain: 0 is not a number"),
         (lambda: Conv(3, 3, init="he"), r"init: 'he' is not an initializer; give Gaussian\(\)"),
         (lambda: Linear(3, init=0.01), r"init: 0\.01 is not an initializer"),
         (lambda: Network([Linear(3)], (4,), init=He), "init: .*He.* is not an initializer"),

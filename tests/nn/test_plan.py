@@ -2,6 +2,8 @@
 
 import tracemalloc
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ from cnnctl.nn import (
 )
 from cnnctl.nn.fusion import fuse_layers
 from cnnctl.nn.plan import Plan
-from cnnctl.optim import SGD, Adam, Optimizer
+from cnnctl.optim import SGD, Adam, AdamW, Optimizer, ParameterGroup
 
 BATCH = 5
 L2 = 0.01
@@ -226,12 +228,22 @@ def test_exported_keys_are_the_networks(make_network: Callable[[str], Network], 
 
 def test_a_step_allocates_no_large_array(rng: np.random.Generator) -> None:
     network = Network([Conv(16, 3), ReLU(), MaxPool(2), Linear(50), ReLU(), Linear(4)], (3, 16, 16))
-    plan = Plan(network, 64, create_backend("fast", threads=2), optimizer=Adam(), l2=L2)
-    x, labels = draw_batch(network, rng, 64)
-    plan.step(x, labels)
+    plan = Plan(
+        network,
+        64,
+        create_backend("fast", threads=2),
+        optimizer=Adam(),
+        l2=L2,
+        groups=[ParameterGroup("*.bias", 2)],
+        accumulate=2,
+        clip_value=0.1,
+        clip_norm=0.1,
+    )
+    batch = draw_batch(network, rng, 64)
+    plan.step_over([batch, batch])
     tracemalloc.start()
     for _ in range(3):
-        plan.step(x, labels)
+        plan.step_over([batch, batch])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 16_000
@@ -364,3 +376,154 @@ def test_errors(backend: Backend, rng: np.random.Generator) -> None:
         plan.load_params({"linear1.weight": network.params["linear1.weight"]})
     with pytest.raises(ShapeError, match=r"batch_size: 0 is below 1"):
         Plan(network, 0, backend)
+
+
+def read_gradients(plan: Plan) -> dict[str, Array]:
+    """What the last step of a plan of SGD without momentum, but with clipping, has taken."""
+    return {name.removeprefix("velocity/"): g for name, g in plan.export_slots().items()}
+
+
+@pytest.mark.parametrize("clip_value", [None, 0.01])
+@pytest.mark.parametrize("clip_norm", [None, 0.02, 1e6])
+def test_gradients_are_clipped_by_value_and_then_by_norm(
+    make_network: Callable[[str], Network],
+    backend: Backend,
+    clip_value: float | None,
+    clip_norm: float | None,
+    rng: np.random.Generator,
+) -> None:
+    plans = [
+        Plan(make_network("float64"), BATCH, backend, optimizer=SGD(), **settings)
+        for settings in ({}, {"clip_value": clip_value, "clip_norm": clip_norm})
+    ]
+    batch = draw_batch(make_network("float64"), rng)
+    for plan in plans:
+        plan.step(*batch)
+    gradients, clipped = map(read_gradients, plans)
+    if clip_value:
+        gradients = {key: np.clip(g, -clip_value, clip_value) for key, g in gradients.items()}
+    norm = np.sqrt(sum(float(np.square(g).sum()) for g in gradients.values()))
+    scale = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0
+    assert (scale < 1) == (clip_norm == 0.02)
+    for key, g in gradients.items():
+        np.testing.assert_allclose(clipped[key], scale * g, rtol=1e-10, atol=1e-15)
+
+
+def test_the_penalty_is_not_clipped(backend: Backend, rng: np.random.Generator) -> None:
+    network = Network([Linear(4)], (3,), dtype="float64")
+    plan = Plan(network, BATCH, backend, optimizer=SGD(), l2=1e6, clip_norm=1e-3)
+    w = network.params["linear1.weight"].copy()
+    plan.step(*draw_batch(network, rng))
+    np.testing.assert_allclose(read_gradients(plan)["linear1.weight"], 1e6 * w, atol=1e-2)
+
+
+def test_a_gradient_that_is_not_finite_is_not_hidden_by_its_norm(backend: Backend) -> None:
+    network = Network([Linear(4)], (3,), dtype="float64")
+    plan = Plan(network, 2, backend, optimizer=SGD(), clip_norm=1.0)
+    with np.errstate(all="ignore"):
+        plan.step(np.array([[np.nan, 1, 1], [1, 1, 1]]), np.array([0, 1]))
+    assert plan.find_nonfinite() == "linear1.weight"
+
+
+@pytest.mark.parametrize("sizes", [[5, 5], [5, 5, 2], [3], [1, 5, 4, 5]])
+def test_batches_one_after_the_other_equal_one_large_batch(
+    backend: Backend, sizes: list[int], rng: np.random.Generator
+) -> None:
+    layers = [(Conv(6, 3), ReLU(), MaxPool(2), Linear(9), Tanh(), Linear(4)) for _ in range(2)]
+    small, large = (Network(own, (2, 7, 7), dtype="float64", seed=3) for own in layers)
+    optimizer = SGD(0.5, 0.9)
+    parts = Plan(small, BATCH, backend, optimizer=optimizer, l2=L2, accumulate=4, clip_norm=0.5)
+    whole = Plan(large, sum(sizes), backend, optimizer=optimizer, l2=L2, clip_norm=0.5)
+    for _ in range(3):
+        x, labels = draw_batch(large, rng, sum(sizes))
+        starts = np.cumsum([0, *sizes])
+        batches = [(x[a:b], labels[a:b]) for a, b in pairwise(starts)]
+        ours, theirs = parts.step_over(batches), whole.step(x, labels)
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-12)
+        assert ours.correct == theirs.correct
+    assert parts.step_count == 3
+    for key, w in whole.export_params().items():
+        np.testing.assert_allclose(parts.export_params()[key], w, rtol=1e-11, atol=1e-13)
+
+
+def test_dropout_differs_among_the_batches_of_a_step(backend: Backend, rng: np.random.Generator) -> None:
+    def train_once(accumulate: int) -> float:
+        network = Network([Dropout(0.5), Linear(4)], (30,), dtype="float64", seed=1)
+        plan = Plan(network, BATCH, backend, optimizer=SGD(), accumulate=2)
+        return plan.step_over([batch] * accumulate).loss
+
+    batch = draw_batch(Network([Linear(4)], (30,), dtype="float64"), rng)
+    assert train_once(1) == train_once(1)
+    assert train_once(1) != train_once(2)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_another_number_of_batches_is_refused(backend: Backend, count: int, rng: np.random.Generator) -> None:
+    network = Network([Linear(4)], (3,))
+    plan = Plan(network, BATCH, backend, optimizer=SGD(), accumulate=2)
+    with pytest.raises(ShapeError, match=f"batches: {count} where 1 to 2 make a step"):
+        plan.step_over([draw_batch(network, rng)] * count)
+
+
+def test_groups_have_their_own_rates_and_penalties(backend: Backend, rng: np.random.Generator) -> None:
+    """Each parameter moves as the first group that matches it says; the rest as the plan does."""
+    network = Network([Conv(6, 3), BatchNorm(), ReLU(), Linear(9), Linear(4)], (2, 6, 6), dtype="float64")
+    for w in network.params.values():
+        w[...] = rng.standard_normal(w.shape)
+    groups = [
+        ParameterGroup("linear1.*", lr_scale=0.5, l2=0.3),
+        ParameterGroup("*.bias", lr_scale=2.0, weight_decay=0.0),
+        ParameterGroup("linear?.weight", lr_scale=0.0),
+    ]
+    optimizer = AdamW(0.01, eps=1e-3, weight_decay=0.5)
+    plan = Plan(network, BATCH, backend, optimizer=optimizer, l2=0.1, groups=groups)
+    rates = {  # lr_scale, l2, weight_decay
+        "conv1.weight": (1, 0.1, 0.5),
+        "conv1.bias": (2, 0.0, 0.0),
+        "batchnorm1.weight": (1, 0.0, 0.5),
+        "batchnorm1.bias": (2, 0.0, 0.0),
+        "linear1.weight": (0.5, 0.3, 0.5),
+        "linear1.bias": (0.5, 0.3, 0.5),
+        "linear2.weight": (0, 0.1, 0.5),
+        "linear2.bias": (2, 0.0, 0.0),
+    }
+    assert rates.keys() == network.params.keys()
+    expected = {key: w.copy() for key, w in network.params.items()}
+    slots = {key: {slot: np.zeros_like(w) for slot in optimizer.slots} for key, w in expected.items()}
+    for step in range(1, 4):
+        network.load_params(expected)
+        x, labels = draw_batch(network, rng)
+        loss, grads = network.loss_and_grads(x, labels, create_backend("naive"))
+        for key, (lr_scale, l2, decay) in rates.items():
+            rule = AdamW(0.01, eps=1e-3, weight_decay=decay)
+            squares = rule.update(
+                create_backend("naive"), expected[key], grads[key], slots[key], step, l2, lr_scale * 0.7
+            )
+            loss += 0.5 * l2 * squares
+        assert plan.step(x, labels, lr_scale=0.7).loss == pytest.approx(loss, rel=1e-12)
+    for key, w in plan.export_params().items():
+        np.testing.assert_allclose(w, expected[key], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"groups": [ParameterGroup("linear1.wieght")]},
+            r"groups: .linear1.wieght. matches no parameter; did you mean",
+        ),
+        ({"groups": [ParameterGroup("fc*")]}, r"groups: 'fc\*' matches no parameter; known: linear1\.weight"),
+        ({"clip_norm": 0}, "clip_norm: 0 is not a number"),
+        ({"clip_value": -1}, "clip_value: -1 is not a number"),
+        ({"accumulate": 0}, "accumulate: 0"),
+    ],
+)
+def test_wrong_settings_are_named(backend: Backend, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, ShapeError), match=message):
+        Plan(Network([Linear(4)], (3,)), BATCH, backend, optimizer=SGD(), **settings)
+
+
+@pytest.mark.parametrize("field", ["lr_scale", "l2", "weight_decay"])
+def test_a_group_has_no_number_below_zero(field: str) -> None:
+    with pytest.raises(ConfigError, match=f"{field}: -1 is not a number"):
+        ParameterGroup("*", **{field: -1})

@@ -50,7 +50,7 @@ def config(pristine_config):
 def signal_at(monkeypatch):
     """Plant a signal that arrives during that step, or that batch of evaluation."""
 
-    def plant(count, number=signal.SIGINT, method="step"):
+    def plant(count, number=signal.SIGINT, method="step_over"):
         original = getattr(Plan, method)
         calls = []
 

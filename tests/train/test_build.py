@@ -14,6 +14,7 @@ from cnnctl.nn import (
     GELU,
     AvgPool,
     BatchNorm,
+    Constant,
     Conv,
     Dropout,
     Flatten,
@@ -23,14 +24,15 @@ from cnnctl.nn import (
     Linear,
     LocalResponseNorm,
     MaxPool,
+    Orthogonal,
     ReLU,
     Residual,
     Sigmoid,
     Tanh,
     Xavier,
 )
-from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, RMSprop
-from cnnctl.train.build import build_backend, build_experiment, build_kind, build_network
+from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, RMSprop, schedule
+from cnnctl.train.build import build_backend, build_experiment, build_kind, build_network, build_schedule
 from cnnctl.train.observer import Observer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -148,6 +150,9 @@ def test_windows(config):
         ("gaussian", Gaussian()),
         ({"xavier": {"distribution": "uniform"}}, Xavier("uniform")),
         ("he", He()),
+        ({"he": {"fan": "out"}}, He(fan="out")),
+        ({"constant": 0.5}, Constant(0.5)),
+        ({"orthogonal": {"gain": 2}}, Orthogonal(2.0)),
     ],
 )
 def test_initializers(config, init, built):
@@ -178,6 +183,44 @@ def test_the_networks_initializer_goes_to_layers_without_one(config):
 def test_optimizers(config, optimizer, built):
     config["solver"]["optimizer"] = optimizer
     assert build_kind(config_from_dict(config).solver.optimizer) == built
+
+
+@pytest.mark.parametrize(
+    ("choice", "built"),
+    [
+        ("constant", schedule.Constant()),
+        ({"step": 2}, schedule.Step(2.0)),
+        ({"multistep": {"epochs": [1, 2], "gamma": 0.5}}, schedule.MultiStep((1.0, 2.0), 0.5)),
+        ({"exponential": 0.9}, schedule.Exponential(0.9)),
+        ({"inverse": {"gamma": 0.1}}, schedule.Inverse(0.1)),
+        ("polynomial", schedule.Polynomial()),
+        ("cosine", schedule.Cosine()),
+        ("onecycle", schedule.OneCycle()),
+        ("plateau", schedule.ReduceOnPlateau()),
+    ],
+)
+def test_schedules(config, choice, built):
+    config["solver"]["schedule"] = choice
+    assert build_schedule(config_from_dict(config).solver.schedule) == built
+
+
+def test_every_setting_of_an_update_reaches_the_plan(config):
+    config["solver"] |= {"clip_value": 0.5, "clip_norm": 2, "accumulate": 3, "l2": 0.1}
+    config["solver"]["groups"] = [{"match": "*.bias", "lr_scale": 2, "l2": 0.5, "weight_decay": 0.25}]
+    plan = build_experiment(config_from_dict(config), "hash", data_dir=None, observer=Observer()).plan
+    assert (plan.clip_value, plan.clip_norm, plan.accumulate) == (0.5, 2, 3)
+    assert [(sweep.lr_scale, sweep.l2, sweep.optimizer.weight_decay) for sweep in plan._sweeps] == [
+        (2, 0.5, 0.25),
+        (1, 0.1, 0),
+    ]
+
+
+def test_a_pattern_that_matches_nothing_is_named(config):
+    config["solver"]["groups"] = [{"match": "conv1.wieght"}]
+    with pytest.raises(ConfigError) as caught:
+        build_experiment(config_from_dict(config), "hash", data_dir=None, observer=Observer())
+    line = "solver.groups: 'conv1.wieght' matches no parameter; did you mean conv1.weight?"
+    assert str(caught.value) == line
 
 
 def test_an_experiment_is_all_of_it(config):

@@ -94,6 +94,18 @@ class TestSignals:
             train(config, runs_dir=runs_dir)
         assert read_outcome(resume(runs_dir).path) == unbroken
 
+    def test_between_accumulated_steps(self, config, runs_dir, tmp_path, read_outcome, signal_at):
+        config["solver"] |= {
+            "accumulate": 2,
+            "clip_norm": 0.5,
+            "groups": [{"match": "*.bias", "lr_scale": 2}],
+        }
+        unbroken = read_outcome(train(config, runs_dir=tmp_path / "unbroken").path)
+        signal_at(6)
+        with pytest.raises(Interrupted):
+            train(config, runs_dir=runs_dir)
+        assert read_outcome(resume(runs_dir).path) == unbroken
+
     @pytest.mark.parametrize(
         "schedule", ["cosine", {"plateau": {"factor": 0.5, "patience": 0, "threshold": 0.5}}]
     )
@@ -148,7 +160,7 @@ class TestKills:
         config["solver"]["checkpoint_every"] = 3
         unbroken = read_outcome(train(config, runs_dir=tmp_path / "unbroken").path)
         saved_before = {1: 0, 3: 0, 4: 3, 8: 6, 21: 18}
-        paths = self.kill(config, runs_dir, "Plan", "step", list(saved_before))
+        paths = self.kill(config, runs_dir, "Plan", "step_over", list(saved_before))
         for path, saved in zip(paths, saved_before.values(), strict=True):
             assert load_checkpoint(path / "checkpoints" / LAST).metadata.progress.step == saved
             assert RunDirectory(path).read_status().state == "running"

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import threading
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -131,13 +132,13 @@ class TestReports:
 
     def test_an_epoch_sums_up_its_own_steps(self, config, tmp_path, recorder, monkeypatch):
         results = []
-        original = Plan.step
+        original = Plan.step_over
 
-        def step(self, x, labels, **settings):
-            results.append((original(self, x, labels), len(labels)))
+        def step(self, batches, **settings):
+            results.append((original(self, batches, **settings), sum(len(x) for x, _ in batches)))
             return results[-1][0]
 
-        monkeypatch.setattr(Plan, "step", step)
+        monkeypatch.setattr(Plan, "step_over", step)
         run_with(config, tmp_path, recorder)
         assert [size for _, size in results[:STEPS_PER_EPOCH]] == [10] * 6 + [4]
         for number, info in enumerate(recorder.epochs):
@@ -234,6 +235,32 @@ class TestSchedules:
         assert 1 < len(set(rates[:-1])) < 6
 
 
+class TestAccumulation:
+    def test_steps_see_several_batches_and_the_last_what_is_left(
+        self, config, tmp_path, recorder, monkeypatch
+    ):
+        sizes, original = [], Plan.step_over
+
+        def step(self, batches, **settings):
+            sizes.append([len(x) for x, _ in batches])
+            return original(self, batches, **settings)
+
+        monkeypatch.setattr(Plan, "step_over", step)
+        run_with(config, tmp_path, recorder, accumulate=3)
+        assert sizes == 3 * [[10, 10, 10], [10, 10, 10], [4]]
+        assert (recorder.starts[0].steps_per_epoch, recorder.starts[0].total_steps) == (3, 9)
+        assert [info.train.images for info in recorder.epochs] == [64] * 3
+
+    def test_equals_batches_as_many_times_the_size(self, config, tmp_path, recorder):
+        config["engine"]["dtype"] = "float64"
+        other = Recorder()
+        run_with(deepcopy(config), tmp_path, recorder, accumulate=3)
+        run_with(config, tmp_path, other, batch_size=30)
+        for ours, theirs in zip(recorder.epochs, other.epochs, strict=True):
+            assert ours.train.loss == pytest.approx(theirs.train.loss, rel=1e-10)
+            assert ours.validation.accuracy == theirs.validation.accuracy
+
+
 class TestCheckpoints:
     def test_once_an_epoch(self, config, tmp_path, monkeypatch):
         written = saved_steps(monkeypatch)
@@ -298,13 +325,13 @@ class TestDivergence:
         self.check(tmp_path, caught)
 
     def test_the_loss_of_one_step_is_enough(self, config, tmp_path, monkeypatch):
-        original = Plan.step
+        original = Plan.step_over
 
-        def step(self, x, labels, **settings):
-            result = original(self, x, labels)
+        def step(self, batches, **settings):
+            result = original(self, batches, **settings)
             return StepResult(math.nan, result.correct) if self.step_count == 10 else result
 
-        monkeypatch.setattr(Plan, "step", step)
+        monkeypatch.setattr(Plan, "step_over", step)
         with pytest.raises(Diverged, match="the loss of step 10 is nan; try a learning rate") as caught:
             run_with(config, tmp_path)
         path = self.check(tmp_path, caught)
