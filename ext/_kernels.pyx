@@ -38,7 +38,7 @@ cdef extern from "kernels.h" nogil:
         activation_kind activation
         pool_kind pooling
         int norm, residual, exact
-        double eps, momentum
+        double eps, momentum, alpha
 
     ctypedef struct conv_arrays:
         const void *x
@@ -137,10 +137,10 @@ cdef extern from "kernels.h" nogil:
         void (*avgpool_forward)(const pool_shape *, int, ptrdiff_t, const void *, void *) noexcept nogil
         void (*avgpool_backward)(const pool_shape *, int, ptrdiff_t, const void *, void *) noexcept nogil
         void (*activation_forward)(
-            activation_kind, const image_shape *, int, ptrdiff_t, const void *, void *
+            activation_kind, double, const image_shape *, int, ptrdiff_t, const void *, void *
         ) noexcept nogil
         void (*activation_backward)(
-            activation_kind, const image_shape *, int, ptrdiff_t, const void *, const void *, void *
+            activation_kind, double, const image_shape *, int, ptrdiff_t, const void *, const void *, void *
         ) noexcept nogil
         void (*batchnorm_forward)(
             const batchnorm_shape *, int, ptrdiff_t, const void *, const void *, const void *,
@@ -244,21 +244,21 @@ cdef class Kernels:
         self.table = kernels_for(<instruction_set>isa, is_double)
         self.threads = threads
 
-    def activation_forward(self, int kind, shape, ptrdiff_t n, x, y):
+    def activation_forward(self, int kind, double alpha, shape, ptrdiff_t n, x, y):
         cdef image_shape image = as_image(shape)
         cdef const void *from_ = source(x)
         cdef void *to = target(y)
         with nogil:
-            self.table.activation_forward(<activation_kind>kind, &image, self.threads, n, from_, to)
+            self.table.activation_forward(<activation_kind>kind, alpha, &image, self.threads, n, from_, to)
 
-    def activation_backward(self, int kind, shape, ptrdiff_t n, dy, x_or_y, dx):
+    def activation_backward(self, int kind, double alpha, shape, ptrdiff_t n, dy, x_or_y, dx):
         cdef image_shape image = as_image(shape)
         cdef const void *gradient = source(dy)
         cdef const void *known = source(x_or_y)
         cdef void *to = target(dx)
         with nogil:
             self.table.activation_backward(
-                <activation_kind>kind, &image, self.threads, n, gradient, known, to)
+                <activation_kind>kind, alpha, &image, self.threads, n, gradient, known, to)
 
     def dropout(self, shape, ptrdiff_t n, double rate, uint64_t key, x, y):
         cdef image_shape image = as_image(shape)
@@ -362,7 +362,8 @@ cdef class ConvKernel:
     cdef conv_shape shape
 
     def __init__(self, Kernels kernels, x, z, y, window, pool, *, int groups, int activation,
-                 int pooling, bint norm, bint residual, bint exact, double eps, double momentum):
+                 double alpha, int pooling, bint norm, bint residual, bint exact, double eps,
+                 double momentum):
         self.kernels = kernels
         self.shape.x, self.shape.z, self.shape.y = as_image(x), as_image(z), as_image(y)
         self.shape.window = as_window(window)
@@ -370,6 +371,7 @@ cdef class ConvKernel:
             self.shape.pool = as_window(pool)
         self.shape.groups = groups
         self.shape.activation = <activation_kind>activation
+        self.shape.alpha = alpha
         self.shape.pooling = <pool_kind>pooling
         self.shape.norm, self.shape.residual, self.shape.exact = norm, residual, exact
         self.shape.eps, self.shape.momentum = eps, momentum

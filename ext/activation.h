@@ -1,7 +1,7 @@
 /* Activations and their gradients, a vector at a time, for kernels of their own and for epilogues.
  *
- * `kind` is a constant once inlined. Every activation of 0 is 0 but the sigmoid's, so padding
- * channels stay zero except there: its callers clear them.
+ * `kind` is a constant once inlined, and `alpha` above 0 where it matters. Every activation of 0 is 0
+ * but the sigmoid's, so padding channels stay zero except there: its callers clear them.
  */
 #ifndef CNNCTL_ACTIVATION_H
 #define CNNCTL_ACTIVATION_H
@@ -22,32 +22,76 @@ INLINE vec gelu_gradient(vec dy, vec x) {
     return dy * choose((mask)(x < (vec){0}), -excess, 1 + excess);
 }
 
-INLINE vec activate(const activation_kind kind, vec x) {
+/* x where it is above 0, alpha x elsewhere. */
+INLINE vec leaky_vector(real alpha, vec x) { return choose((mask)(x <= (vec){0}), alpha * x, x); }
+
+/* alpha (e^x - 1) where x is below 0. */
+INLINE vec elu_vector(real alpha, vec x) {
+    vec bounded = -limit_to(-x, EXPM1_LIMIT), n = round_vector(bounded * LOG2_E);
+    vec scale = power_of_two(n);
+    vec expm1 = scale * expm1_near_zero(bounded - n * LN2_HIGH - n * LN2_LOW) + (scale - 1);
+    return choose((mask)(x < (vec){0}), alpha * expm1, x);
+}
+
+/* s(a) and s(-a), s the logistic sigmoid, at a = |x|, limited to where s(-a) is 0. */
+INLINE vec sigmoid_pair(vec x, vec *a, vec *other) {
+    *a = limit_to(magnitude(x), EXPONENTIAL_LIMIT);
+    vec e = bounded_exponential(-*a, (vec){0}), one = 1 / (1 + e);
+    *other = e * one;
+    return one;
+}
+
+/* x s(x); 0 at -infinity. */
+INLINE vec silu_vector(vec x) {
+    vec a, other, one = sigmoid_pair(x, &a, &other);
+    return choose((mask)(x < (vec){0}), -a * other, x * one);
+}
+
+/* dy s(x) (1 + x s(-x)). */
+INLINE vec silu_gradient(vec dy, vec x) {
+    vec a, other, one = sigmoid_pair(x, &a, &other);
+    return dy * choose((mask)(x < (vec){0}), other * (1 - a * one), one * (1 + a * other));
+}
+
+INLINE vec activate(const activation_kind kind, real alpha, vec x) {
     switch (kind) {
     case ACTIVATION_RELU:
         return relu_vector(x);
+    case ACTIVATION_LEAKY_RELU:
+        return leaky_vector(alpha, x);
     case ACTIVATION_TANH:
         return hyperbolic_tangent(x);
     case ACTIVATION_SIGMOID:
         return logistic_sigmoid(x);
+    case ACTIVATION_ELU:
+        return elu_vector(alpha, x);
     case ACTIVATION_GELU:
         return gelu_vector(x);
+    case ACTIVATION_SILU:
+        return silu_vector(x);
     default:
         return x;
     }
 }
 
-/* dx from dy and, for GELU, the activation's input x; for the others its output y. */
-INLINE vec activation_gradient(const activation_kind kind, vec dy, vec x_or_y) {
+/* dx from dy and, where `kind` needs it, the activation's input x; for the others its output y. */
+INLINE int needs_input(const activation_kind kind) { return kind >= ACTIVATION_GELU; }
+INLINE vec activation_gradient(const activation_kind kind, real alpha, vec dy, vec x_or_y) {
     switch (kind) {
     case ACTIVATION_RELU:
         return relu_gradient(dy, x_or_y);
+    case ACTIVATION_LEAKY_RELU:
+        return choose((mask)(x_or_y <= (vec){0}), alpha * dy, dy);
     case ACTIVATION_TANH:
         return dy * ((1 - x_or_y) * (1 + x_or_y));
     case ACTIVATION_SIGMOID:
         return dy * (x_or_y * (1 - x_or_y));
+    case ACTIVATION_ELU:
+        return choose((mask)(x_or_y <= (vec){0}), dy * (x_or_y + alpha), dy);
     case ACTIVATION_GELU:
         return gelu_gradient(dy, x_or_y);
+    case ACTIVATION_SILU:
+        return silu_gradient(dy, x_or_y);
     default:
         return dy;
     }
@@ -62,9 +106,12 @@ INLINE vec activation_gradient(const activation_kind kind, vec dy, vec x_or_y) {
     switch (kind) {                                                                                          \
         ACTIVATION_CASE(ACTIVATION_NONE, __VA_ARGS__)                                                        \
         ACTIVATION_CASE(ACTIVATION_RELU, __VA_ARGS__)                                                        \
+        ACTIVATION_CASE(ACTIVATION_LEAKY_RELU, __VA_ARGS__)                                                  \
         ACTIVATION_CASE(ACTIVATION_TANH, __VA_ARGS__)                                                        \
         ACTIVATION_CASE(ACTIVATION_SIGMOID, __VA_ARGS__)                                                     \
+        ACTIVATION_CASE(ACTIVATION_ELU, __VA_ARGS__)                                                         \
         ACTIVATION_CASE(ACTIVATION_GELU, __VA_ARGS__)                                                        \
+        ACTIVATION_CASE(ACTIVATION_SILU, __VA_ARGS__)                                                        \
     }
 
 #endif

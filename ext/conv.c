@@ -67,7 +67,7 @@ static ptrdiff_t take(ptrdiff_t *end, ptrdiff_t reals) {
 
 /* Both sweeps of norm's gradient need du: computed once where that costs more than memory does. */
 static int keeps_gradient(const conv_shape *s) {
-    return s->norm && !s->residual && s->activation > ACTIVATION_RELU;
+    return s->norm && !s->residual && s->activation > ACTIVATION_LEAKY_RELU;
 }
 
 static layout lay_out(const conv_shape *s, ptrdiff_t n) {
@@ -130,7 +130,8 @@ static sandwich_image view_image(const conv_job *job, ptrdiff_t n) {
                             .shift = job->shift,
                             .z = job->a->z ? (const real *)job->a->z + n * s->z.image : NULL,
                             .r = s->residual ? (const real *)job->a->r + n * s->z.image : NULL,
-                            .y = (const real *)job->a->y + n * s->y.image};
+                            .y = (const real *)job->a->y + n * s->y.image,
+                            .alpha = (real)s->alpha};
 }
 
 static tap_index *view_index(const conv_job *job, ptrdiff_t n) {

@@ -15,6 +15,7 @@
 #define LN2_LOW 1.90821492927058770002e-10
 #define EXPONENTIAL_LIMIT 746.0 /* e^x is 0 or infinite beyond */
 #define TANH_LIMIT 20.0         /* tanh is 1 beyond */
+#define EXPM1_LIMIT 40.0        /* e^-x - 1 is -1 beyond */
 #define NORMAL_LIMIT 39.0       /* the normal distribution's tail is 0 beyond */
 #else
 #define SIGNIFICAND_BITS 23
@@ -23,6 +24,7 @@
 #define LN2_LOW -2.12194440e-4f
 #define EXPONENTIAL_LIMIT 104.0f
 #define TANH_LIMIT 10.0f
+#define EXPM1_LIMIT 20.0f
 #define NORMAL_LIMIT 15.0f
 #endif
 #define LOG2_E ((real)1.44269504088896340736)

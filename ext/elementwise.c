@@ -37,7 +37,7 @@ static void maxpool_backward_image(const void *context, ptrdiff_t n, int worker)
     (void)worker;
     const pooling_job *job = context;
     const pool_shape *s = job->s;
-    unpool_maxima(ACTIVATION_NONE, &s->x, &s->y, &s->window, job->in + n * s->y.image, NULL,
+    unpool_maxima(ACTIVATION_NONE, 0, &s->x, &s->y, &s->window, job->in + n * s->y.image, NULL,
                   job->index_in + n * s->y.image, job->out + n * s->x.image);
 }
 
@@ -75,36 +75,37 @@ void NAME(avgpool_backward)(const pool_shape *s, int threads, ptrdiff_t n, const
 
 typedef struct {
     activation_kind kind;
+    real alpha;
     const image_shape *s;
     ptrdiff_t count;
     const real *in, *known; /* x, NULL; or dy, x or y */
     real *out;
 } activation_job;
 
-INLINE void activate_row(const activation_kind kind, ptrdiff_t count, const real *x, real *y) {
+INLINE void activate_row(const activation_kind kind, real alpha, ptrdiff_t count, const real *x, real *y) {
     for (ptrdiff_t i = 0; i < count; i += VLEN)
-        store(y + i, activate(kind, load(x + i)));
+        store(y + i, activate(kind, alpha, load(x + i)));
 }
 
-INLINE void activation_gradient_row(const activation_kind kind, ptrdiff_t count, const real *dy,
+INLINE void activation_gradient_row(const activation_kind kind, real alpha, ptrdiff_t count, const real *dy,
                                     const real *x_or_y, real *dx) {
     for (ptrdiff_t i = 0; i < count; i += VLEN)
-        store(dx + i, activation_gradient(kind, load(dy + i), load(x_or_y + i)));
+        store(dx + i, activation_gradient(kind, alpha, load(dy + i), load(x_or_y + i)));
 }
 
 static void activation_forward_block(const void *context, ptrdiff_t block, int worker) {
     (void)worker;
     const activation_job *job = context;
     ptrdiff_t start = block * BLOCK, count = at_most(BLOCK, job->count - start);
-    DISPATCH_ACTIVATION(job->kind, activate_row, count, job->in + start, job->out + start)
+    DISPATCH_ACTIVATION(job->kind, activate_row, job->alpha, count, job->in + start, job->out + start)
 }
 
 static void activation_backward_block(const void *context, ptrdiff_t block, int worker) {
     (void)worker;
     const activation_job *job = context;
     ptrdiff_t start = block * BLOCK, count = at_most(BLOCK, job->count - start);
-    DISPATCH_ACTIVATION(job->kind, activation_gradient_row, count, job->in + start, job->known + start,
-                        job->out + start)
+    DISPATCH_ACTIVATION(job->kind, activation_gradient_row, job->alpha, count, job->in + start,
+                        job->known + start, job->out + start)
 }
 
 static void clear_padding_of_image(const void *context, ptrdiff_t n, int worker) {
@@ -115,17 +116,24 @@ static void clear_padding_of_image(const void *context, ptrdiff_t n, int worker)
         memset(job->out + n * s->image + i * s->pixel + s->C, 0, (size_t)(s->pixel - s->C) * sizeof(real));
 }
 
-void NAME(activation_forward)(activation_kind kind, const image_shape *s, int threads, ptrdiff_t n,
-                              const void *x, void *y) {
-    activation_job job = {.kind = kind, .s = s, .count = n * s->image, .in = x, .out = y};
+void NAME(activation_forward)(activation_kind kind, double alpha, const image_shape *s, int threads,
+                              ptrdiff_t n, const void *x, void *y) {
+    activation_job job = {
+        .kind = kind, .alpha = (real)alpha, .s = s, .count = n * s->image, .in = x, .out = y};
     pool_run(threads, ceil_div(job.count, BLOCK), activation_forward_block, &job);
     if (kind == ACTIVATION_SIGMOID && s->pixel > s->C) /* of 0 it is 1/2 */
         pool_run(threads, n, clear_padding_of_image, &job);
 }
 
-void NAME(activation_backward)(activation_kind kind, const image_shape *s, int threads, ptrdiff_t n,
-                               const void *dy, const void *x_or_y, void *dx) {
-    activation_job job = {.kind = kind, .s = s, .count = n * s->image, .in = dy, .known = x_or_y, .out = dx};
+void NAME(activation_backward)(activation_kind kind, double alpha, const image_shape *s, int threads,
+                               ptrdiff_t n, const void *dy, const void *x_or_y, void *dx) {
+    activation_job job = {.kind = kind,
+                          .alpha = (real)alpha,
+                          .s = s,
+                          .count = n * s->image,
+                          .in = dy,
+                          .known = x_or_y,
+                          .out = dx};
     pool_run(threads, ceil_div(job.count, BLOCK), activation_backward_block, &job);
 }
 

@@ -26,12 +26,16 @@ typedef struct {
     ptrdiff_t pad_top, pad_left, pad_right;
 } window_shape;
 
+/* The last two have to be differentiated at their input, the others' outputs tell the derivative. */
 typedef enum {
     ACTIVATION_NONE,
     ACTIVATION_RELU,
+    ACTIVATION_LEAKY_RELU,
     ACTIVATION_TANH,
     ACTIVATION_SIGMOID,
-    ACTIVATION_GELU
+    ACTIVATION_ELU,
+    ACTIVATION_GELU,
+    ACTIVATION_SILU
 } activation_kind;
 
 typedef enum { POOL_NONE, POOL_MAX, POOL_AVERAGE } pool_kind;
@@ -48,6 +52,7 @@ typedef struct {
     int residual; /* r is there */
     int exact;    /* no Winograd */
     double eps, momentum;
+    double alpha; /* of a leaky ReLU or ELU, above 0 */
 } conv_shape;
 
 /* What may be missing is NULL. Without norm: gamma, beta, mean, var and the running ones; without
@@ -152,10 +157,10 @@ typedef struct {
                              const tap_index *index, void *dx);
     void (*avgpool_forward)(const pool_shape *, int threads, ptrdiff_t n, const void *x, void *y);
     void (*avgpool_backward)(const pool_shape *, int threads, ptrdiff_t n, const void *dy, void *dx);
-    void (*activation_forward)(activation_kind, const image_shape *, int threads, ptrdiff_t n, const void *x,
-                               void *y);
-    /* x_or_y: the input for GELU, the output for all others. */
-    void (*activation_backward)(activation_kind, const image_shape *, int threads, ptrdiff_t n,
+    void (*activation_forward)(activation_kind, double alpha, const image_shape *, int threads, ptrdiff_t n,
+                               const void *x, void *y);
+    /* x_or_y: the input for GELU and SiLU, the output for all others. */
+    void (*activation_backward)(activation_kind, double alpha, const image_shape *, int threads, ptrdiff_t n,
                                 const void *dy, const void *x_or_y, void *dx);
 
     /* Forward moves the running statistics by `momentum` towards the batch's, with its unbiased

@@ -112,9 +112,9 @@ INLINE void maxpool_image(const image_shape *x_shape, const image_shape *y_shape
 
 /* dx: each dy goes to the tap that won, after the gradient of an activation whose outputs were pooled to
  * y; without one y may be NULL. */
-INLINE void unpool_maxima(const activation_kind kind, const image_shape *x_shape, const image_shape *y_shape,
-                          const window_shape *w, const real *dy, const real *y, const tap_index *index,
-                          real *dx) {
+INLINE void unpool_maxima(const activation_kind kind, real alpha, const image_shape *x_shape,
+                          const image_shape *y_shape, const window_shape *w, const real *dy, const real *y,
+                          const tap_index *index, real *dx) {
     int adds = clear_unpooled(w, x_shape, y_shape, dx);
     for (ptrdiff_t oh = 0; oh < y_shape->H; oh++)
         for (ptrdiff_t ow = 0; ow < y_shape->W; ow++) {
@@ -123,7 +123,7 @@ INLINE void unpool_maxima(const activation_kind kind, const image_shape *x_shape
                 ptrdiff_t at = (oh * y_shape->W + ow) * y_shape->pixel + c;
                 vec gradient = load(dy + at);
                 if (kind != ACTIVATION_NONE)
-                    gradient = activation_gradient(kind, gradient, load(y + at));
+                    gradient = activation_gradient(kind, alpha, gradient, load(y + at));
                 mask winner = load_index(index + at);
                 for (ptrdiff_t kh = t.kh; kh < t.kh_end; kh++)
                     for (ptrdiff_t kw = t.kw; kw < t.kw_end; kw++) {

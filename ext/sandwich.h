@@ -19,6 +19,7 @@ typedef struct {
     const conv_shape *s;
     const real *scale, *shift; /* NULL: 1 and 0 */
     const real *z, *r, *y;     /* of one image; r may be NULL */
+    real alpha;                /* the activation's */
 } sandwich_image;
 
 /* scale z + shift + r, before the activation. */
@@ -35,7 +36,8 @@ INLINE void pool_max(const activation_kind kind, const sandwich_image *m, const 
     const window_shape *w = &s->pool;
     for (ptrdiff_t kh = t->kh; kh < t->kh_end; kh++)
         for (ptrdiff_t kw = t->kw; kw < t->kw_end; kw++) {
-            vec value = activate(kind, before_activation(m, tap_offset(t, w, &s->z, kh, kw) + c, c));
+            vec value =
+                activate(kind, m->alpha, before_activation(m, tap_offset(t, w, &s->z, kh, kw) + c, c));
             mask tap = fill_mask(kh * w->kernel_w + kw);
             if (kh == t->kh && kw == t->kw) {
                 *maximum = value;
@@ -53,7 +55,7 @@ INLINE vec pool_average(const activation_kind kind, const sandwich_image *m, con
     vec sum = {0};
     for (ptrdiff_t kh = t->kh; kh < t->kh_end; kh++)
         for (ptrdiff_t kw = t->kw; kw < t->kw_end; kw++)
-            sum += activate(kind, before_activation(m, tap_offset(t, w, &s->z, kh, kw) + c, c));
+            sum += activate(kind, m->alpha, before_activation(m, tap_offset(t, w, &s->z, kh, kw) + c, c));
     return sum / (real)((t->kh_end - t->kh) * (t->kw_end - t->kw));
 }
 
@@ -69,7 +71,8 @@ INLINE vec pool_average(const activation_kind kind, const sandwich_image *m, con
 INLINE vec join_halves(vec low, vec high) { return SHUFFLE(mask, low, high, LOWER_HALVES); }
 INLINE vec upper_half(vec pixels) { return SHUFFLE(mask, pixels, (vec){0}, UPPER_HALVES); }
 INLINE int shares_vectors(const activation_kind kind, const conv_shape *s) {
-    return kind > ACTIVATION_RELU && s->pooling == POOL_AVERAGE && 2 * s->z.C <= VLEN && s->z.pixel == VLEN;
+    return kind > ACTIVATION_LEAKY_RELU && s->pooling == POOL_AVERAGE && 2 * s->z.C <= VLEN &&
+           s->z.pixel == VLEN;
 }
 #else
 INLINE vec join_halves(vec low, vec high) { return low + high; }
@@ -89,15 +92,15 @@ INLINE void finish_pairs(const activation_kind kind, const sandwich_image *m, re
                 UNROLLED (t, PAIR_TAPS)
                     taps[t] = before_activation(m, from + offsets[t] + c, c);
                 if (shares_vectors(kind, s)) {
-                    vec sums = activate(kind, join_halves(taps[0], taps[1])) +
-                               activate(kind, join_halves(taps[2], taps[3]));
+                    vec sums = activate(kind, m->alpha, join_halves(taps[0], taps[1])) +
+                               activate(kind, m->alpha, join_halves(taps[2], taps[3]));
                     store(y + at + c, lower_half((sums + upper_half(sums)) * (real)0.25));
                     continue;
                 }
                 int late =
                     kind == ACTIVATION_RELU && s->pooling == POOL_MAX; /* the larger stays the larger */
                 UNROLLED (t, PAIR_TAPS)
-                    taps[t] = late ? taps[t] : activate(kind, taps[t]);
+                    taps[t] = late ? taps[t] : activate(kind, m->alpha, taps[t]);
                 if (s->pooling == POOL_AVERAGE) {
                     store(y + at + c, (taps[0] + taps[1] + taps[2] + taps[3]) * (real)0.25);
                     continue;
@@ -122,7 +125,7 @@ INLINE void finish_kind(const activation_kind kind, const sandwich_image *m, rea
         for (ptrdiff_t pixel = 0; pixel < s->z.H * s->z.W; pixel++)
             for (ptrdiff_t c = 0; c < s->z.pixel; c += VLEN) {
                 ptrdiff_t at = pixel * s->z.pixel + c;
-                store(y + at, activate(kind, before_activation(m, at, c)));
+                store(y + at, activate(kind, m->alpha, before_activation(m, at, c)));
             }
         return;
     }
@@ -157,6 +160,9 @@ static void finish_image(const sandwich_image *m, real *y, tap_index *index) {
     case ACTIVATION_RELU:
         finish_kind(ACTIVATION_RELU, m, y, index);
         break;
+    case ACTIVATION_LEAKY_RELU:
+        finish_kind(ACTIVATION_LEAKY_RELU, m, y, index);
+        break;
     case ACTIVATION_TANH:
         finish_kind(ACTIVATION_TANH, m, y, index);
         break;
@@ -164,21 +170,27 @@ static void finish_image(const sandwich_image *m, real *y, tap_index *index) {
         finish_kind(ACTIVATION_SIGMOID, m, y, index);
         clear_padding(&m->s->y, y); /* where the sigmoid of 0 stands */
         break;
+    case ACTIVATION_ELU:
+        finish_kind(ACTIVATION_ELU, m, y, index);
+        break;
     case ACTIVATION_GELU:
         finish_kind(ACTIVATION_GELU, m, y, index);
+        break;
+    case ACTIVATION_SILU:
+        finish_kind(ACTIVATION_SILU, m, y, index);
         break;
     }
 }
 
 /* Whether the activation's derivative has to be taken from z, since y does not tell it. */
 static int differentiates_z(const conv_shape *s) {
-    return s->activation == ACTIVATION_GELU || (s->activation && s->pooling == POOL_AVERAGE) ||
+    return needs_input(s->activation) || (s->activation && s->pooling == POOL_AVERAGE) ||
            (s->activation && s->pooling == POOL_NONE && s->norm && !s->residual);
 }
 
 /* The gradient before the activation, given the one behind it and what the activation was of. */
-INLINE vec undo_value(const activation_kind kind, vec u, vec gradient) {
-    return activation_gradient(kind, gradient, kind == ACTIVATION_GELU ? u : activate(kind, u));
+INLINE vec undo_value(const activation_kind kind, real alpha, vec u, vec gradient) {
+    return activation_gradient(kind, alpha, gradient, needs_input(kind) ? u : activate(kind, alpha, u));
 }
 
 /* The gradient at one pixel before the activation, given that behind it. */
@@ -186,7 +198,7 @@ INLINE vec undo_pixel(const activation_kind kind, const sandwich_image *m, ptrdi
                       vec gradient) {
     if (kind == ACTIVATION_NONE)
         return gradient;
-    return undo_value(kind, before_activation(m, at, c), gradient);
+    return undo_value(kind, m->alpha, before_activation(m, at, c), gradient);
 }
 
 /* What becomes of du, pixel by pixel, while it is at hand. */
@@ -256,7 +268,7 @@ INLINE void undo_pairs(const activation_kind kind, const undo_mode mode, const s
                     UNROLLED (t, PAIR_TAPS / 2) {
                         ptrdiff_t first = to + offsets[2 * t] + c, second = to + offsets[2 * t + 1] + c;
                         vec u = join_halves(before_activation(m, first, c), before_activation(m, second, c));
-                        vec du = undo_value(kind, u, both);
+                        vec du = undo_value(kind, m->alpha, u, both);
                         emit(mode, m, sink, first, c, lower_half(du), &totals);
                         emit(mode, m, sink, second, c, upper_half(du), &totals);
                     }
@@ -264,7 +276,7 @@ INLINE void undo_pairs(const activation_kind kind, const undo_mode mode, const s
                     continue;
                 }
                 if (!from_z)
-                    gradient = activation_gradient(kind, gradient, load(m->y + at + c));
+                    gradient = activation_gradient(kind, m->alpha, gradient, load(m->y + at + c));
                 if (mode == UNDO_SUM && !from_z && s->pooling == POOL_MAX && !sink->to) {
                     vec z = load(m->z + to + c); /* the winner's: no other pixel has a gradient */
                     UNROLLED (t, PAIR_TAPS - 1)
@@ -296,7 +308,8 @@ INLINE void undo_kind(const activation_kind kind, const undo_mode mode, const sa
         return;
     }
     if (s->pooling == POOL_MAX) {
-        unpool_maxima(from_z ? ACTIVATION_NONE : kind, &s->z, &s->y, &s->pool, dy, m->y, index, spread);
+        unpool_maxima(from_z ? ACTIVATION_NONE : kind, m->alpha, &s->z, &s->y, &s->pool, dy, m->y, index,
+                      spread);
         undone |= !from_z;
     }
     if (s->pooling == POOL_AVERAGE)
@@ -310,7 +323,8 @@ INLINE void undo_kind(const activation_kind kind, const undo_mode mode, const sa
             ptrdiff_t at = pixel * s->z.pixel + c;
             vec du = load(dy + at);
             if (!undone)
-                du = from_z ? undo_pixel(kind, m, at, c, du) : activation_gradient(kind, du, load(m->y + at));
+                du = from_z ? undo_pixel(kind, m, at, c, du)
+                            : activation_gradient(kind, m->alpha, du, load(m->y + at));
             undo_totals totals = {0};
             emit(mode, m, sink, at, c, du, &totals);
             add_totals(mode, sink, c, &totals);
@@ -326,14 +340,23 @@ INLINE void undo_image(const undo_mode mode, const sandwich_image *m, const real
     case ACTIVATION_RELU:
         undo_kind(ACTIVATION_RELU, mode, m, dy, index, sink, spread);
         break;
+    case ACTIVATION_LEAKY_RELU:
+        undo_kind(ACTIVATION_LEAKY_RELU, mode, m, dy, index, sink, spread);
+        break;
     case ACTIVATION_TANH:
         undo_kind(ACTIVATION_TANH, mode, m, dy, index, sink, spread);
         break;
     case ACTIVATION_SIGMOID:
         undo_kind(ACTIVATION_SIGMOID, mode, m, dy, index, sink, spread);
         break;
+    case ACTIVATION_ELU:
+        undo_kind(ACTIVATION_ELU, mode, m, dy, index, sink, spread);
+        break;
     case ACTIVATION_GELU:
         undo_kind(ACTIVATION_GELU, mode, m, dy, index, sink, spread);
+        break;
+    case ACTIVATION_SILU:
+        undo_kind(ACTIVATION_SILU, mode, m, dy, index, sink, spread);
         break;
     }
 }

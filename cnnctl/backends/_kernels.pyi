@@ -14,9 +14,9 @@ def instruction_sets() -> list[str]: ...
 class Kernels:
     threads: int
     def __init__(self, isa: int, is_double: bool, threads: int) -> None: ...
-    def activation_forward(self, kind: int, shape: Extents, n: int, x: Any, y: Any) -> None: ...
+    def activation_forward(self, kind: int, alpha: float, shape: Extents, n: int, x: Any, y: Any) -> None: ...
     def activation_backward(
-        self, kind: int, shape: Extents, n: int, dy: Any, x_or_y: Any, dx: Any
+        self, kind: int, alpha: float, shape: Extents, n: int, dy: Any, x_or_y: Any, dx: Any
     ) -> None: ...
     def dropout(self, shape: Extents, n: int, rate: float, key: int, x: Any, y: Any) -> None: ...
     def prepare_images(
@@ -73,6 +73,7 @@ class ConvKernel:
         *,
         groups: int,
         activation: int,
+        alpha: float,
         pooling: int,
         norm: bool,
         residual: bool,

@@ -34,7 +34,17 @@ from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 
-from cnnctl.backends.specs import Activation, Array, Pool, Sandwich, Shape, Spec
+from cnnctl.backends.specs import (
+    ALPHAS,
+    Activation,
+    Array,
+    Pool,
+    Sandwich,
+    Shape,
+    Spec,
+    choose_alpha,
+    needs_input,
+)
 from cnnctl.backends.stage import Layout, LossStage, Stage
 from cnnctl.errors import ConfigError, DtypeError, ShapeError, check_real, describe_alternatives
 from cnnctl.geometry import Window, check_elements
@@ -170,30 +180,39 @@ class Backend(ABC):
 
     # Activation
 
-    def activation_forward(self, x: Array, activation: Activation) -> Array:
+    def activation_forward(self, x: Array, activation: Activation, alpha: float | None = None) -> Array:
         """y = activation(x), elementwise on any shape; NaN stays NaN, infinities give limits.
 
         relu: max(x, 0). Source: Nair, Hinton 2010.
+        leaky_relu: x above 0, alpha x elsewhere; alpha above 0, usually 0.01.
+        Source: Maas, Hannun, Ng 2013.
+        elu: x above 0, alpha (e^x - 1) elsewhere; alpha above 0, usually 1.
+        Source: Clevert, Unterthiner, Hochreiter 2016.
         tanh: (e^x - e^-x) / (e^x + e^-x).
         sigmoid: 1 / (1 + e^-x).
         gelu: x Phi(x), Phi the normal distribution function: 0.5 x (1 + erf(x / sqrt(2))), not
         its approximation by tanh. Source: Hendrycks, Gimpel 2016.
+        silu: x s(x), s the sigmoid. Source: Elfwing, Uchibe, Doya 2018.
         """
-        check_activation(activation)
+        check_activation(activation, alpha)
         _check_dtype("x", x)
-        return self._activation_forward(x, activation)
+        return self._activation_forward(x, activation, choose_alpha(activation, alpha))
 
-    def activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array:
+    def activation_backward(
+        self, dy: Array, x: Array, y: Array, activation: Activation, alpha: float | None = None
+    ) -> Array:
         """dx = dy times the derivative, given the forward's input and output.
 
-        relu: 0 where y <= 0, 1 elsewhere; tanh: 1 - y^2; sigmoid: y (1 - y);
-        gelu: Phi(x) + x phi(x), phi the normal density. Only gelu looks at x, the others at y.
+        relu: 0 where y <= 0, 1 elsewhere; leaky_relu: alpha where y <= 0, 1 elsewhere;
+        elu: y + alpha where y <= 0, 1 elsewhere; tanh: 1 - y^2; sigmoid: y (1 - y);
+        gelu: Phi(x) + x phi(x), phi the normal density; silu: s(x) (1 + x s(-x)).
+        Only gelu and silu look at x, the others at y.
         """
-        check_activation(activation)
+        check_activation(activation, alpha)
         _check_dtype("y", y)
         _check_same("x", x, y.shape, y.dtype)
         _check_same("dy", dy, y.shape, y.dtype)
-        return self._activation_backward(dy, x, y, activation)
+        return self._activation_backward(dy, x, y, activation, choose_alpha(activation, alpha))
 
     # Batch normalisation: x is (N,C,H,W) or (N,C), and a channel's values are N*H*W or N numbers
 
@@ -479,12 +498,17 @@ class Backend(ABC):
         return self._conv_sandwich_backward(dy, x, w, outputs, sandwich, gamma, beta, r, need_dx)
 
     def linear_sandwich_forward(
-        self, x: Array, w: Array, b: Array | None, activation: Activation | None
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None,
+        activation: Activation | None,
+        alpha: float | None = None,
     ) -> Array:
-        """y = activation(x w^T + b), for any activation whose gradient y tells: not gelu."""
+        """y = activation(x w^T + b), for any activation whose gradient y tells: not gelu or silu."""
         check_linear(x, w, b)
-        _check_fused_activation(activation)
-        return self._linear_sandwich_forward(x, w, b, activation)
+        _check_fused_activation(activation, alpha)
+        return self._linear_sandwich_forward(x, w, b, activation, alpha)
 
     def linear_sandwich_backward(
         self,
@@ -493,15 +517,16 @@ class Backend(ABC):
         w: Array,
         y: Array,
         activation: Activation | None,
+        alpha: float | None = None,
         *,
         need_dx: bool = True,
     ) -> tuple[Array | None, Array, Array]:
         """(dx, dw, db), given the forward's `y`."""
         shape = check_linear(x, w, None)
-        _check_fused_activation(activation)
+        _check_fused_activation(activation, alpha)
         _check_same("dy", dy, shape, x.dtype)
         _check_same("y", y, shape, x.dtype)
-        return self._linear_sandwich_backward(dy, x, w, y, activation, need_dx)
+        return self._linear_sandwich_backward(dy, x, w, y, activation, alpha, need_dx)
 
     # How fused operations are done where there is no kernel for them: one after the other
 
@@ -551,7 +576,8 @@ class Backend(ABC):
         if r is not None:
             u = u + r
         if sandwich.activation:
-            u = self._activation_forward(u, sandwich.activation)
+            alpha = choose_alpha(sandwich.activation, sandwich.alpha)
+            u = self._activation_forward(u, sandwich.activation, alpha)
         match sandwich.pool:
             case Pool("max", window):
                 return self._maxpool_forward(u, window)
@@ -574,10 +600,11 @@ class Backend(ABC):
         y, index, z, mean, var = outputs.y, outputs.index, outputs.z, outputs.mean, outputs.var
         shape = check_conv(x, w, None, sandwich.window, sandwich.groups)
         averaged = sandwich.pool is not None and sandwich.pool.kind == "average"
-        from_y = sandwich.activation != "gelu" and not averaged
+        from_y = not needs_input(sandwich.activation) and not averaged
         du = dy
         if sandwich.activation and from_y:
-            du = self._activation_backward(du, y, y, sandwich.activation)
+            alpha = choose_alpha(sandwich.activation, sandwich.alpha)
+            du = self._activation_backward(du, y, y, sandwich.activation, alpha)
         match sandwich.pool:
             case Pool("max", window):
                 assert index is not None
@@ -595,9 +622,9 @@ class Backend(ABC):
                 u = self._batchnorm_inference(z, gamma, beta, mean, var, sandwich.norm.eps)
             if r is not None:
                 u = u + r
-            du = self._activation_backward(
-                du, u, self._activation_forward(u, sandwich.activation), sandwich.activation
-            )
+            alpha = choose_alpha(sandwich.activation, sandwich.alpha)
+            behind = self._activation_forward(u, sandwich.activation, alpha)
+            du = self._activation_backward(du, u, behind, sandwich.activation, alpha)
         dz = du
         dgamma: Array | None = None
         dbeta: Array | None = None
@@ -611,16 +638,25 @@ class Backend(ABC):
         return SandwichGradients(dx, dw, db, dgamma, dbeta, du if sandwich.residual else None)
 
     def _linear_sandwich_forward(
-        self, x: Array, w: Array, b: Array | None, activation: Activation | None
+        self, x: Array, w: Array, b: Array | None, activation: Activation | None, alpha: float | None
     ) -> Array:
         y = self._linear_forward(x, w, b)
-        return self._activation_forward(y, activation) if activation else y
+        if activation:
+            y = self._activation_forward(y, activation, choose_alpha(activation, alpha))
+        return y
 
     def _linear_sandwich_backward(
-        self, dy: Array, x: Array, w: Array, y: Array, activation: Activation | None, need_dx: bool
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        y: Array,
+        activation: Activation | None,
+        alpha: float | None,
+        need_dx: bool,
     ) -> tuple[Array | None, Array, Array]:
         if activation:
-            dy = self._activation_backward(dy, y, y, activation)
+            dy = self._activation_backward(dy, y, y, activation, choose_alpha(activation, alpha))
         return self._linear_backward(dy, x, w, need_dx)
 
     # Stages of a plan
@@ -670,10 +706,12 @@ class Backend(ABC):
     def _avgpool_backward(self, dy: Array, x_shape: tuple[int, int, int, int], window: Window) -> Array: ...
 
     @abstractmethod
-    def _activation_forward(self, x: Array, activation: Activation) -> Array: ...
+    def _activation_forward(self, x: Array, activation: Activation, alpha: float) -> Array: ...
 
     @abstractmethod
-    def _activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array: ...
+    def _activation_backward(
+        self, dy: Array, x: Array, y: Array, activation: Activation, alpha: float
+    ) -> Array: ...
 
     @abstractmethod
     def _batchnorm_forward(
@@ -821,6 +859,8 @@ def check_sandwich(
 ) -> tuple[int, int, int, int]:
     """Validate a fused convolution's arguments; returns the shape of y, after the pool."""
     shape = check_conv(x, w, b, sandwich.window, sandwich.groups)
+    if sandwich.activation:
+        check_activation(sandwich.activation, sandwich.alpha)
     N, F, *size = shape
     norm = sandwich.norm is not None
     for field, array, needed, there in (
@@ -898,20 +938,26 @@ def check_linear(x: Array, w: Array, b: Array | None) -> tuple[int, int]:
     return x.shape[0], w.shape[0]
 
 
-def check_activation(activation: str) -> None:
-    """Validate the name of an activation."""
+def check_activation(activation: str, alpha: float | None = None) -> None:
+    """Validate the name of an activation, and its parameter where one is given."""
     known = get_args(Activation)
     if activation not in known:
         raise ConfigError(
             f"activation: {activation!r} is not known; {describe_alternatives(activation, known)}"
         )
+    if alpha is not None:
+        if activation not in ALPHAS:
+            raise ConfigError(f"alpha: {alpha!r} means nothing to {activation}, only to {', '.join(ALPHAS)}")
+        check_real("alpha", alpha, 0, above=True)
 
 
-def _check_fused_activation(activation: Activation | None) -> None:
-    if activation == "gelu":
-        raise ConfigError("activation: 'gelu' cannot be fused: its gradient needs what stands before it")
+def _check_fused_activation(activation: Activation | None, alpha: float | None) -> None:
+    if needs_input(activation):
+        raise ConfigError(
+            f"activation: {activation!r} cannot be fused: its gradient needs what stands before it"
+        )
     if activation is not None:
-        check_activation(activation)
+        check_activation(activation, alpha)
 
 
 def check_batchnorm(x: Array, eps: float, **per_channel: Array) -> None:

@@ -86,7 +86,7 @@ class ComposedStage(Stage):
                 self._plan_sandwich(sandwich, shape)
                 if sandwich.pool:
                     shape = self._plan_pool(sandwich.pool, shape)
-            case LinearSpec(units, bias, _):
+            case LinearSpec(units, bias):
                 shape = (units,)
                 self.parameters = _natural_parameters((units, prod(layout.shape)), bias)
             case PoolSpec(pool):
@@ -126,17 +126,16 @@ class ComposedStage(Stage):
         match self.spec:
             case ConvSpec(sandwich):
                 y[...] = self._convolve(x, sandwich, training)
-            case LinearSpec(_, _, activation):
-                y[...] = backend.linear_sandwich_forward(
-                    x.reshape(n, self.input.size), b.params["weight"], b.params.get("bias"), activation
-                )
+            case LinearSpec(_, _, activation, alpha):
+                images, w = x.reshape(n, self.input.size), b.params["weight"]
+                y[...] = backend.linear_sandwich_forward(images, w, b.params.get("bias"), activation, alpha)
             case PoolSpec(Pool("max", window)):
                 y[...], index = backend.maxpool_forward(x, window)
                 b.saved["index"][:n] = index.reshape(n, self.output.size)
             case PoolSpec(Pool("average", window)):
                 y[...] = backend.avgpool_forward(x, window)
-            case ActivationSpec(activation):
-                y[...] = backend.activation_forward(x, activation)
+            case ActivationSpec(activation, alpha):
+                y[...] = backend.activation_forward(x, activation, alpha)
             case AddSpec():
                 assert b.r is not None
                 np.add(x, self._images(self.input, b.r, n), out=y)
@@ -214,21 +213,22 @@ class ComposedStage(Stage):
                 gradients = (dw, db, *dnorm) if "bias" in b.params else (dw, *dnorm)
                 if b.dr is not None and dr is not None:
                     b.dr[:n] = dr.reshape(n, b.dr.shape[1])
-            case LinearSpec(_, _, activation):
+            case LinearSpec(_, _, activation, alpha):
                 dx, *gradients = backend.linear_sandwich_backward(  # type: ignore[assignment]
                     dy,
                     x.reshape(n, self.input.size),
                     b.params["weight"],
                     y,
                     activation,
+                    alpha,
                     need_dx=need_dx,
                 )
             case PoolSpec(Pool("max", window)):
                 dx = backend.maxpool_backward(dy, b.saved["index"][:n].reshape(y.shape), x.shape, window)
             case PoolSpec(Pool("average", window)):
                 dx = backend.avgpool_backward(dy, x.shape, window)
-            case ActivationSpec(activation):
-                dx = backend.activation_backward(dy, x, y, activation)
+            case ActivationSpec(activation, alpha):
+                dx = backend.activation_backward(dy, x, y, activation, alpha)
             case AddSpec():
                 dx = dy
                 if b.dr is not None:

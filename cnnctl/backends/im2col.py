@@ -105,32 +105,49 @@ class Im2colBackend(ComposedBackend):
             windows[..., kh, kw] += shares
         return _crop_images(dpadded, x_shape, window)
 
-    def _activation_forward(self, x: Array, activation: Activation) -> Array:
+    def _activation_forward(self, x: Array, activation: Activation, alpha: float) -> Array:
         match activation:
             case "relu":
                 return np.maximum(x, 0)
+            case "leaky_relu":
+                return np.where(x > 0, x, alpha * x)
             case "tanh":
                 return np.tanh(x)
             case "sigmoid":
                 e = np.exp(-np.abs(x))
                 return np.asarray(np.where(x < 0, e, 1) / (1 + e))
+            case "elu":
+                return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
             case "gelu":
                 bounded, tail, _ = _normal_tail(x)
                 return np.where(x < 0, -bounded * tail, x * (1 - tail)).astype(x.dtype)
+            case "silu":
+                bounded, e = _exponential_tail(x)
+                return np.asarray(np.where(x < 0, -bounded * e, x) / (1 + e))
 
-    def _activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array:
+    def _activation_backward(
+        self, dy: Array, x: Array, y: Array, activation: Activation, alpha: float
+    ) -> Array:
         slope: Array
         match activation:
             case "relu":
                 return np.where(y <= 0, 0, dy)
+            case "leaky_relu":
+                return np.where(y <= 0, alpha * dy, dy)
             case "tanh":
                 slope = (1 - y) * (1 + y)
             case "sigmoid":
                 slope = y * (1 - y)
+            case "elu":
+                slope = np.where(y <= 0, y + alpha, 1)
             case "gelu":
                 bounded, tail, density = _normal_tail(x)
                 excess = bounded * density - tail
                 slope = np.where(x < 0, -excess, 1 + excess).astype(x.dtype)
+            case "silu":
+                bounded, e = _exponential_tail(x)
+                excess = bounded * e / (1 + e)
+                slope = np.where(x < 0, e - excess, 1 + excess) / (1 + e)
         return dy * slope
 
     def _batchnorm_forward(
@@ -378,6 +395,12 @@ def _normal_tail(x: Array) -> tuple[Array, Array, Array]:
     e = np.exp(-0.5 * np.square(a))
     tail = e * np.polynomial.polynomial.polyval((a - 5) / (a + 5), _RATIO) / (1 + a / 5)
     return a, tail, e / sqrt(2 * pi)
+
+
+def _exponential_tail(x: Array) -> tuple[Array, Array]:
+    """a = |x| (up to 750, where the other vanishes) and e^-a."""
+    a = np.minimum(np.abs(x), 750)
+    return a, np.exp(-a)
 
 
 def _sum_channels(x: Array) -> Array:

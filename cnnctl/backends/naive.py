@@ -106,30 +106,45 @@ class NaiveBackend(ComposedBackend):
             dx[n, c][pixels] += dy[n, c, oh, ow] / dx[n, c][pixels].size
         return dx
 
-    def _activation_forward(self, x: Array, activation: Activation) -> Array:
+    def _activation_forward(self, x: Array, activation: Activation, alpha: float) -> Array:
         match activation:
             case "relu":
                 return np.maximum(x, 0)
+            case "leaky_relu":
+                return np.where(x > 0, x, alpha * x)
             case "tanh":
                 return np.tanh(x)
             case "sigmoid":
                 with np.errstate(over="ignore"):  # 1 / (1 + inf) is right
                     return np.asarray(1 / (1 + np.exp(-x)))
+            case "elu":
+                return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
             case "gelu":
                 return _scale(x, _normal_distribution(x))
+            case "silu":
+                return _scale(x, self._activation_forward(x, "sigmoid", alpha))
 
-    def _activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array:
+    def _activation_backward(
+        self, dy: Array, x: Array, y: Array, activation: Activation, alpha: float
+    ) -> Array:
         slope: Array
         match activation:
             case "relu":
                 return np.where(y <= 0, 0, dy)
+            case "leaky_relu":
+                return np.where(y <= 0, alpha * dy, dy)
             case "tanh":
                 slope = (1 - y) * (1 + y)
             case "sigmoid":
                 slope = y * (1 - y)
+            case "elu":
+                slope = np.where(y <= 0, y + alpha, 1)
             case "gelu":
                 density = np.exp(-0.5 * x * x) / x.dtype.type(sqrt(2 * pi))
                 slope = _normal_distribution(x) + _scale(x, density)
+            case "silu":
+                s = self._activation_forward(x, "sigmoid", alpha)
+                slope = s + _scale(x, s * self._activation_forward(-x, "sigmoid", alpha))
         return dy * slope
 
     def _batchnorm_forward(

@@ -13,7 +13,19 @@ from cnnctl.geometry import Window
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 """Extents of one image, without the batch: (C, H, W) or (D,)."""
-Activation = Literal["relu", "tanh", "sigmoid", "gelu"]
+Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "elu", "gelu", "silu"]
+ALPHAS: dict[Activation, float] = {"leaky_relu": 0.01, "elu": 1.0}
+"""The activations with a parameter, and what it is where nothing else is said."""
+
+
+def choose_alpha(activation: Activation, alpha: float | None) -> float:
+    """The parameter of an activation: what is said, else the usual one; 0 where it has none."""
+    return ALPHAS.get(activation, 0.0) if alpha is None else alpha
+
+
+def needs_input(activation: Activation | None) -> bool:
+    """Whether its derivative takes x to tell, since two x can have the same y."""
+    return activation in {"gelu", "silu"}
 
 
 class RawImages(Protocol):
@@ -84,6 +96,7 @@ class Sandwich:
         residual: whether an r, shaped as the convolution's result, is added.
         activation: None or a name from `Activation`.
         pool: None or a pooling.
+        alpha: the activation's parameter; None for the usual one.
     """
 
     window: Window
@@ -92,13 +105,16 @@ class Sandwich:
     residual: bool = False
     activation: Activation | None = None
     pool: Pool | None = None
+    alpha: float | None = None
 
     @property
     def keeps_z(self) -> bool:
         """Whether backward needs z = conv(x, w) + b, because y alone does not tell enough."""
         averaged = self.pool is not None and self.pool.kind == "average"
         return (
-            self.norm is not None or self.activation == "gelu" or (self.activation is not None and averaged)
+            self.norm is not None
+            or needs_input(self.activation)
+            or (self.activation is not None and averaged)
         )
 
 
@@ -118,6 +134,7 @@ class LinearSpec:
     units: int
     bias: bool
     activation: Activation | None
+    alpha: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +149,7 @@ class ActivationSpec:
     """An activation that no convolution or fully connected layer stands before."""
 
     activation: Activation
+    alpha: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,9 +323,12 @@ BUILDERS: dict[str, Callable[[Any], list[nn.Module]]] = {
     "residual": _build_residual,
     "flatten": lambda layer: [nn.Flatten()],
     "relu": lambda layer: [nn.ReLU()],
+    "leaky_relu": lambda layer: [nn.LeakyReLU(layer.slope)],
+    "elu": lambda layer: [nn.ELU(layer.alpha)],
     "tanh": lambda layer: [nn.Tanh()],
     "sigmoid": lambda layer: [nn.Sigmoid()],
     "gelu": lambda layer: [nn.GELU()],
+    "silu": lambda layer: [nn.SiLU()],
     "dropout": lambda layer: [nn.Dropout(layer.rate)],
     "lrn": lambda layer: [nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)],
 }

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import prod
+from typing import get_args
 
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Activation, Array, BatchNormSpec, Pool, Sandwich
+from cnnctl.backends.specs import Activation, Array, BatchNormSpec, Pool, Sandwich, needs_input
 from cnnctl.check.differences import Sides
 from cnnctl.check.subjects import LayeredNetwork, Operation, PlannedNetwork, Subject
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.geometry import Window
 from cnnctl.nn import (
+    ELU,
     GELU,
     AvgPool,
     BatchNorm,
@@ -28,6 +30,7 @@ from cnnctl.nn import (
     Flatten,
     GlobalAvgPool,
     Layer,
+    LeakyReLU,
     Linear,
     LocalResponseNorm,
     MaxPool,
@@ -36,6 +39,7 @@ from cnnctl.nn import (
     Residual,
     Shape,
     Sigmoid,
+    SiLU,
     Tanh,
 )
 
@@ -86,12 +90,18 @@ _LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     "flatten": (Flatten, (2, 2, 3)),
     "relu": (ReLU, (2, 3, 3)),
     "relu-vectors": (ReLU, (7,)),
+    "leaky_relu": (lambda: LeakyReLU(0.2), (2, 3, 3)),
+    "leaky_relu-vectors": (LeakyReLU, (7,)),
+    "elu": (lambda: ELU(0.7), (2, 3, 3)),
+    "elu-vectors": (ELU, (7,)),
     "tanh": (Tanh, (2, 3, 3)),
     "tanh-vectors": (Tanh, (7,)),
     "sigmoid": (Sigmoid, (2, 3, 3)),
     "sigmoid-vectors": (Sigmoid, (7,)),
     "gelu": (GELU, (2, 3, 3)),
     "gelu-vectors": (GELU, (7,)),
+    "silu": (SiLU, (2, 3, 3)),
+    "silu-vectors": (SiLU, (7,)),
     "batchnorm": (lambda: BatchNorm(eps=0.01), (2, 3, 3)),
     "batchnorm-vectors": (lambda: BatchNorm(eps=0.01), (5,)),
     "lrn": (lambda: LocalResponseNorm(3, alpha=0.5), (5, 2, 2)),
@@ -105,7 +115,9 @@ _LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     ),
 }
 
-_ACTIVATIONS: tuple[Activation | None, ...] = (None, "relu", "tanh", "sigmoid", "gelu")
+_ACTIVATIONS: tuple[Activation | None, ...] = (None, *get_args(Activation))
+_KINKED = {"relu", "leaky_relu", "elu"}
+"""Those whose derivative jumps where y passes 0."""
 _POOLS = (None, Pool("max", Window.create(2, 2)), Pool("average", Window.create(2, 2)))
 
 
@@ -152,7 +164,7 @@ def _list_entries() -> Iterator[Entry]:
         name = "+".join(["conv_sandwich", *(part for part in parts if part)])
         yield Entry("conv_sandwich", name, partial(_create_conv_sandwich, sandwich))
     for activation in _ACTIVATIONS:
-        if activation != "gelu":  # which the contract does not fuse
+        if not needs_input(activation):  # which the contract does not fuse
             name = "+".join(["linear_sandwich", *filter(None, [activation])])
             yield Entry("linear_sandwich", name, partial(_create_linear_sandwich, activation))
 
@@ -230,12 +242,12 @@ def _find_sides(
     beta: Array | None = None,
     r: Array | None = None,
 ) -> Sides:
-    """Signs before a ReLU and winners of a max pool, found by single operations."""
+    """Signs before a ReLU and its like, and winners of a max pool, found by single operations."""
     u = backend.conv_forward(x, w, b, sandwich.window, sandwich.groups)
     if sandwich.norm and gamma is not None and beta is not None:
         u = backend.batchnorm_forward(u, gamma, beta, sandwich.norm.eps)[0]
     u = u if r is None else u + r
-    sides: Sides = (u > 0,) if sandwich.activation == "relu" else ()
+    sides: Sides = (u > 0,) if sandwich.activation in _KINKED else ()
     if sandwich.pool and sandwich.pool.kind == "max":
         if sandwich.activation:
             u = backend.activation_forward(u, sandwich.activation)
@@ -249,8 +261,8 @@ def _create_linear_sandwich(
     tensors = {key: rng.standard_normal(shape) for key, shape in (("x", (3, 5)), ("w", (4, 5)), ("b", (4,)))}
 
     def forward(tensors: Mapping[str, Array]) -> tuple[Array, Sides]:
-        y = backend.linear_sandwich_forward(**tensors, activation=activation)
-        return y, (y > 0,) if activation == "relu" else ()
+        y = backend.linear_sandwich_forward(tensors["x"], tensors["w"], tensors["b"], activation)
+        return y, (y > 0,) if activation in _KINKED else ()
 
     def backward(dy: Array) -> dict[str, Array | None]:
         x, w = tensors["x"], tensors["w"]

@@ -182,6 +182,24 @@ class ReLUConfig(LayerConfig):
     kind: ClassVar[str] = "relu"
 
 
+class LeakyReLUConfig(LayerConfig):
+    """x above 0, slope x below."""
+
+    kind: ClassVar[str] = "leaky_relu"
+    shorthand: ClassVar[str | None] = "slope"
+
+    slope: Positive = Field(default=0.01, description="what x below 0 is multiplied by, above 0")
+
+
+class ELUConfig(LayerConfig):
+    """x above 0, alpha (e^x - 1) below."""
+
+    kind: ClassVar[str] = "elu"
+    shorthand: ClassVar[str | None] = "alpha"
+
+    alpha: Positive = Field(default=1.0, description="how far below 0 it comes, above 0")
+
+
 class TanhConfig(LayerConfig):
     """Hyperbolic tangent, from -1 to 1."""
 
@@ -198,6 +216,12 @@ class GELUConfig(LayerConfig):
     """x times the normal distribution function of x."""
 
     kind: ClassVar[str] = "gelu"
+
+
+class SiLUConfig(LayerConfig):
+    """x / (1 + e^-x)."""
+
+    kind: ClassVar[str] = "silu"
 
 
 class FlattenConfig(LayerConfig):
@@ -289,9 +313,12 @@ Layer = Annotated[
     | Annotated[LinearConfig, Tag("linear")]
     | Annotated[FlattenConfig, Tag("flatten")]
     | Annotated[ReLUConfig, Tag("relu")]
+    | Annotated[LeakyReLUConfig, Tag("leaky_relu")]
+    | Annotated[ELUConfig, Tag("elu")]
     | Annotated[TanhConfig, Tag("tanh")]
     | Annotated[SigmoidConfig, Tag("sigmoid")]
     | Annotated[GELUConfig, Tag("gelu")]
+    | Annotated[SiLUConfig, Tag("silu")]
     | Annotated[BatchNormConfig, Tag("batchnorm")]
     | Annotated[LrnConfig, Tag("lrn")]
     | Annotated[DropoutConfig, Tag("dropout")]
@@ -299,7 +326,7 @@ Layer = Annotated[
     Discriminator(kind_of),
     one_of(
         *(ConvConfig, MaxPoolConfig, AvgPoolConfig, GlobalAvgPoolConfig, LinearConfig, FlattenConfig),
-        *(ReLUConfig, TanhConfig, SigmoidConfig, GELUConfig),
+        *(ReLUConfig, LeakyReLUConfig, ELUConfig, TanhConfig, SigmoidConfig, GELUConfig, SiLUConfig),
         *(BatchNormConfig, LrnConfig, DropoutConfig, ResidualConfig),
     ),
 ]

@@ -1,6 +1,6 @@
 """Networks: layers, losses, initialisers, the sequence they form, and the plan that runs it."""
 
-from cnnctl.nn.activation import GELU, ReLU, Sigmoid, Tanh
+from cnnctl.nn.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from cnnctl.nn.conv import Conv
 from cnnctl.nn.dropout import Dropout
 from cnnctl.nn.initializers import Constant, Gaussian, He, Initializer, Orthogonal, Xavier
@@ -14,6 +14,7 @@ from cnnctl.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from cnnctl.nn.residual import Residual
 
 __all__ = [
+    "ELU",
     "GELU",
     "AvgPool",
     "BatchNorm",
@@ -26,6 +27,7 @@ __all__ = [
     "He",
     "Initializer",
     "Layer",
+    "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
     "MaxPool",
@@ -35,6 +37,7 @@ __all__ = [
     "ReLU",
     "Residual",
     "Shape",
+    "SiLU",
     "Sigmoid",
     "SoftmaxCrossEntropy",
     "StepResult",

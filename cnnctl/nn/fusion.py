@@ -5,6 +5,7 @@ Decides what is done in one; knows shapes no more than arrays.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cnnctl.backends.specs import (
     Activation,
@@ -16,6 +17,7 @@ from cnnctl.backends.specs import (
     LinearSpec,
     PoolSpec,
     Spec,
+    needs_input,
 )
 from cnnctl.nn.layer import Layer
 from cnnctl.nn.residual import Residual
@@ -69,8 +71,8 @@ def _fuse_sequence(nodes: list[Node], layers: Sequence[Layer], value: int) -> in
         match node.spec:
             case ConvSpec():
                 _fuse_conv(node, node.spec, rest)
-            case LinearSpec() if _next_activation(rest) != "gelu":
-                node.spec = replace(node.spec, activation=_take_activation(node, rest))
+            case LinearSpec() if not needs_input(_next_activation(rest)):
+                node.spec = replace(node.spec, **_take_activation(node, rest))
             case FlattenSpec() if rest and isinstance(rest[0].spec, LinearSpec):
                 continue
         nodes.append(node)
@@ -85,7 +87,7 @@ def _fuse_conv(node: Node, spec: ConvSpec, rest: list[Layer]) -> None:
         names = _name_arrays(rest[0])
         node.names |= {"gamma": names.pop("weight"), "beta": names.pop("bias"), **names}
         node.layers.append(rest.pop(0))
-    sandwich = replace(sandwich, activation=_take_activation(node, rest))
+    sandwich = replace(sandwich, **_take_activation(node, rest))
     if rest and isinstance(rest[0].spec, PoolSpec):
         sandwich = replace(sandwich, pool=rest[0].spec.pool)
         node.layers.append(rest.pop(0))
@@ -100,7 +102,7 @@ def _fuse_residual(nodes: list[Node], block: Residual, rest: list[Layer], value:
     if main == len(nodes) and isinstance(last.spec, ConvSpec):
         sandwich = last.spec.sandwich
         if not (sandwich.residual or sandwich.activation or sandwich.pool):
-            sandwich = replace(sandwich, residual=True, activation=_take_activation(last, rest))
+            sandwich = replace(sandwich, residual=True, **_take_activation(last, rest))
             last.spec, last.r = replace(last.spec, sandwich=sandwich), shortcut
             return main
     nodes.append(Node(AddSpec(), [block], main, shortcut))
@@ -112,12 +114,13 @@ def _next_activation(rest: list[Layer]) -> Activation | None:
     return spec.activation if isinstance(spec, ActivationSpec) else None
 
 
-def _take_activation(node: Node, rest: list[Layer]) -> Activation | None:
-    """The next layer's activation, if it is one: the layer is done with then."""
-    activation = _next_activation(rest)
-    if activation:
-        node.layers.append(rest.pop(0))
-    return activation
+def _take_activation(node: Node, rest: list[Layer]) -> dict[str, Any]:
+    """`activation` and `alpha` of the next layer, if it is one: the layer is done with then."""
+    spec = rest[0].spec if rest else None
+    if not isinstance(spec, ActivationSpec):
+        return {}
+    node.layers.append(rest.pop(0))
+    return {"activation": spec.activation, "alpha": spec.alpha}
 
 
 def _name_arrays(layer: Layer) -> dict[str, str]:

@@ -17,6 +17,7 @@ from cnnctl.config.solver import SolverConfig
 from cnnctl.data import Augment, Batches, Normalizer, load_dataset, make_splits
 from cnnctl.errors import ConfigError, DataError
 from cnnctl.nn import (
+    ELU,
     GELU,
     AvgPool,
     BatchNorm,
@@ -27,6 +28,7 @@ from cnnctl.nn import (
     Gaussian,
     GlobalAvgPool,
     He,
+    LeakyReLU,
     Linear,
     LocalResponseNorm,
     MaxPool,
@@ -36,6 +38,7 @@ from cnnctl.nn import (
     Residual,
     Shape,
     Sigmoid,
+    SiLU,
     SoftmaxCrossEntropy,
     Tanh,
     Xavier,
@@ -48,7 +51,8 @@ from cnnctl.train.observer import Observer
 KINDS: dict[str, Any] = {
     cls.kind: cls
     for cls in (
-        *(Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, Flatten, ReLU, Tanh, Sigmoid, GELU),
+        *(Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, Flatten),
+        *(ReLU, LeakyReLU, ELU, Tanh, Sigmoid, GELU, SiLU),
         *(BatchNorm, LocalResponseNorm, Dropout, Residual),
         *(Constant, Gaussian, Xavier, He, Orthogonal),
         *(SGD, Adam, AdamW, Adamax, AdaGrad, RMSprop, Lion),

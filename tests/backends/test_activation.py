@@ -1,14 +1,15 @@
 """Activations: known values to a few last bits, limits, NaN, and gradients, on any shape."""
 
 from collections.abc import Callable
-from math import erfc, exp, pi, sqrt, tanh
+from math import erfc, exp, expm1, pi, sqrt, tanh
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Activation, Array
+from cnnctl.backends.specs import Activation, Array, Pool, Sandwich
+from cnnctl.geometry import Window
 from tests.backends.direct import cast
 from tests.hostile_shapes import TAILS
 
@@ -29,6 +30,12 @@ TRUTH: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "relu": (lambda x: max(x, 0.0), lambda x: float(x > 0)),
     "tanh": (tanh, lambda x: 1 / np.cosh(x) ** 2),
     "sigmoid": (compute_sigmoid, lambda x: compute_sigmoid(x) * compute_sigmoid(-x)),
+    "leaky_relu": (lambda x: x if x > 0 else 0.01 * x, lambda x: 1.0 if x > 0 else 0.01),
+    "elu": (lambda x: x if x > 0 else expm1(x), lambda x: 1.0 if x > 0 else exp(x)),
+    "silu": (
+        lambda x: x * compute_sigmoid(x),
+        lambda x: compute_sigmoid(x) * (1 + x * compute_sigmoid(-x)),
+    ),
     "gelu": (
         lambda x: x * compute_distribution(x),
         lambda x: compute_distribution(x) + x * exp(-0.5 * x * x) / sqrt(2 * pi),
@@ -41,6 +48,9 @@ LIMITS = {
     "tanh": (-1.0, 1.0),
     "sigmoid": (0.0, 1.0),
     "gelu": (0.0, np.inf),
+    "leaky_relu": (-np.inf, np.inf),
+    "elu": (-1.0, np.inf),
+    "silu": (0.0, np.inf),
 }
 """At -infinity and +infinity."""
 
@@ -132,12 +142,13 @@ def test_gradients_at_infinity_are_those_of_the_asymptotes(
 ) -> None:
     x, dy = cast(dtype, [-np.inf, np.inf, np.nan], [3, 3, 3])
     dx = backend.activation_backward(dy, x, backend.activation_forward(x, activation), activation)
-    rising = 3 if activation in {"relu", "gelu"} else 0
-    np.testing.assert_array_equal(dx[:2], [0, rising])
-    assert np.isnan(dx[2]) or activation == "relu"
+    rising = 0 if activation in {"tanh", "sigmoid"} else 3
+    falling = np.asarray(3 * 0.01, dtype) if activation == "leaky_relu" else 0
+    np.testing.assert_allclose(dx[:2], [falling, rising], rtol=np.finfo(dtype).eps)
+    assert np.isnan(dx[2]) or activation in {"relu", "leaky_relu", "elu"}
 
 
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gelu"])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "elu", "gelu", "silu"])
 def test_what_a_real_cannot_tell_from_the_limit_is_the_limit(
     backend: Backend, activation: Activation, dtype: str
 ) -> None:
@@ -171,6 +182,83 @@ def test_relu_is_exact(backend: Backend, dtype: str, rng: np.random.Generator) -
     y = backend.activation_forward(x, "relu")
     np.testing.assert_array_equal(y, np.where(x > 0, x, 0))
     np.testing.assert_array_equal(backend.activation_backward(dy, x, y, "relu"), np.where(x > 0, dy, 0))
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.3, 1.0, 2.5])
+def test_alpha_is_the_slope_or_the_limit_below_zero(
+    backend: Backend, alpha: float, dtype: str, rng: np.random.Generator
+) -> None:
+    x, dy = cast(dtype, *rng.uniform(-4, 4, (2, 300)))
+    tolerance = 8 * np.finfo(dtype).eps
+    y = backend.activation_forward(x, "leaky_relu", alpha)
+    np.testing.assert_allclose(y, np.where(x > 0, x, alpha * x), rtol=tolerance)
+    dx = backend.activation_backward(dy, x, y, "leaky_relu", alpha)
+    np.testing.assert_allclose(dx, np.where(x > 0, dy, alpha * dy), rtol=tolerance)
+    exact = x.astype(np.float64)
+    y = backend.activation_forward(x, "elu", alpha)
+    np.testing.assert_allclose(y, np.where(x > 0, exact, alpha * np.expm1(exact)), rtol=tolerance)
+    dx = backend.activation_backward(dy, x, y, "elu", alpha)
+    slopes = np.where(x > 0, 1, alpha * np.exp(exact))
+    np.testing.assert_allclose(dx, dy * slopes, rtol=0, atol=tolerance * (1 + alpha) * 4)
+
+
+@pytest.mark.parametrize(("activation", "slope"), [("leaky_relu", 0.5), ("elu", 0.5)])
+def test_at_zero_the_gradient_is_that_of_the_left_side(
+    backend: Backend, activation: Activation, slope: float, dtype: str
+) -> None:
+    x, dy = cast(dtype, [0, -0.0, 1], [4, 4, 4])
+    y = backend.activation_forward(x, activation, 0.5)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(
+        backend.activation_backward(dy, x, y, activation, 0.5), [4 * slope, 4 * slope, 4]
+    )
+
+
+FUSED_POOLS = {
+    "no pool": None,
+    "max": Pool("max", Window.create(2, 2)),
+    "average": Pool("average", Window.create(3, 2)),
+}
+
+
+@pytest.mark.parametrize("pool", FUSED_POOLS.values(), ids=FUSED_POOLS)
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu"])
+def test_a_convolution_takes_the_alpha_it_is_given(
+    backend: Backend, activation: Activation, pool: Pool | None, dtype: str, rng: np.random.Generator
+) -> None:
+    """One operation after the other, forward and back."""
+    sandwich = Sandwich(Window.create(1), activation=activation, pool=pool, alpha=0.3)
+    x, w, b = cast(dtype, *(rng.standard_normal(shape) for shape in ((2, 3, 5, 6), (4, 3, 1, 1), (4,))))
+    outputs = backend.conv_sandwich_forward(x, w, b, sandwich)
+    (dy,) = cast(dtype, rng.standard_normal(outputs.y.shape))
+    gradients = backend.conv_sandwich_backward(dy, x, w, outputs, sandwich)
+    u = backend.conv_forward(x, w, b, sandwich.window)
+    y = v = backend.activation_forward(u, activation, 0.3)
+    dv = dy
+    if pool and pool.kind == "max":
+        y, index = backend.maxpool_forward(v, pool.window)
+        dv = backend.maxpool_backward(dy, index, (2, 4, 5, 6), pool.window)
+    elif pool:
+        y = backend.avgpool_forward(v, pool.window)
+        dv = backend.avgpool_backward(dy, (2, 4, 5, 6), pool.window)
+    du = backend.activation_backward(dv, u, v, activation, 0.3)
+    expected = y, *backend.conv_backward(du, x, w, sandwich.window)
+    for actual, wanted in zip((outputs.y, *gradients[:3]), expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=1000 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "elu"])
+def test_a_fully_connected_layer_takes_the_alpha_it_is_given(
+    backend: Backend, activation: Activation, dtype: str, rng: np.random.Generator
+) -> None:
+    x, w, dy = cast(dtype, *(rng.standard_normal(shape) for shape in ((3, 5), (4, 5), (3, 4))))
+    y = backend.linear_sandwich_forward(x, w, None, activation, 0.3)
+    gradients = backend.linear_sandwich_backward(dy, x, w, y, activation, 0.3)
+    z = backend.linear_forward(x, w, None)
+    dz = backend.activation_backward(dy, z, y, activation, 0.3)
+    expected = backend.activation_forward(z, activation, 0.3), *backend.linear_backward(dz, x, w)
+    for actual, wanted in zip((y, *gradients), expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=200 * np.finfo(dtype).eps)
 
 
 def test_tails_of_gelu_keep_their_digits(backend: Backend, dtype: str) -> None:

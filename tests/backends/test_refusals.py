@@ -172,6 +172,24 @@ REFUSALS: dict[str, tuple[Callable[[Backend], Any], str]] = {
         lambda b: b.linear_sandwich_forward(zeros(2, 3), zeros(5, 3), None, "gelu"),
         "activation: 'gelu' cannot be fused: its gradient needs what stands before it",
     ),
+    "silu in a fully connected layer": (
+        lambda b: b.linear_sandwich_backward(*(zeros(2, 3),) * 2, zeros(3, 3), zeros(2, 3), "silu"),
+        "activation: 'silu' cannot be fused: its gradient needs what stands before it",
+    ),
+    "alpha of 0": (
+        lambda b: b.activation_forward(zeros(2, 3), "leaky_relu", 0),
+        "alpha: 0 is not a number in (0, inf)",
+    ),
+    "alpha for what has none": (
+        lambda b: b.activation_backward(*(zeros(2, 3),) * 3, "tanh", 0.1),
+        "alpha: 0.1 means nothing to tanh, only to leaky_relu, elu",
+    ),
+    "fused alpha below 0": (
+        lambda b: b.conv_sandwich_forward(
+            zeros(1, 1, 2, 2), zeros(1, 1, 1, 1), None, Sandwich(Window.create(1), activation="elu", alpha=-1)
+        ),
+        "alpha: -1 is not a number in (0, inf)",
+    ),
     "batch norm of a flat array": (
         lambda b: b.batchnorm_forward(zeros(3), zeros(3), zeros(3), 1e-5),
         "x: shape (3,) is not (N, C, H, W) or (N, C) with at least one channel",

@@ -5,7 +5,7 @@ reference, run by the naive backend in float64.
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from cnnctl.geometry import Window
 from tests.backends.direct import create_rng
 
 NORM = BatchNormSpec(eps=1e-3, momentum=0.25)
-ACTIVATIONS: tuple[Activation | None, ...] = (None, "relu", "tanh", "sigmoid", "gelu")
+ACTIVATIONS: tuple[Activation | None, ...] = (None, *get_args(Activation))
 POOLS = {
     "no pool": None,
     "max": Pool("max", Window.create(2, 2)),

@@ -8,6 +8,7 @@ from cnnctl.bench.engine import Engine
 from cnnctl.bench.workload import Workload
 from cnnctl.errors import ConfigError
 from cnnctl.nn import (
+    ELU,
     GELU,
     AvgPool,
     BatchNorm,
@@ -15,6 +16,7 @@ from cnnctl.nn import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    LeakyReLU,
     Linear,
     LocalResponseNorm,
     MaxPool,
@@ -22,6 +24,7 @@ from cnnctl.nn import (
     ReLU,
     Residual,
     Sigmoid,
+    SiLU,
     Tanh,
 )
 
@@ -43,6 +46,9 @@ NETWORKS = {
     "tanh": [Tanh(), Flatten(), ReLU()],
     "sigmoid": [Sigmoid()],
     "gelu": [GELU()],
+    "silu": [SiLU()],
+    "leaky_relu": [Conv(3, 1), LeakyReLU(0.2), LeakyReLU()],
+    "elu": [Conv(3, 1), ELU(), ELU(0.6)],
     "batchnorm": [Conv(3, 3), BatchNorm(eps=1e-3, momentum=0.3), ReLU()],
     "batchnorm of vectors": [Linear(6), BatchNorm(), Linear(3)],
     "lrn": [LocalResponseNorm(3, alpha=0.5, beta=0.6, k=1.5)],

@@ -342,7 +342,13 @@ INITS = st.one_of(
     ),
 )
 SINGLE_LAYERS = st.one_of(
-    st.sampled_from(["relu", "flatten", "tanh", "sigmoid", "gelu", "batchnorm", "lrn", "globalavgpool"]),
+    st.sampled_from(
+        [
+            *("relu", "leaky_relu", "elu", "tanh", "sigmoid", "gelu", "silu"),
+            *("flatten", "batchnorm", "lrn", "globalavgpool"),
+        ]
+    ),
+    st.builds(lambda kind, alpha: {kind: alpha}, st.sampled_from(["leaky_relu", "elu"]), REALS),
     st.builds(lambda kind, kernel: {kind: kernel}, st.sampled_from(["maxpool", "avgpool"]), EXTENTS),
     st.builds(lambda rate: {"dropout": rate}, REALS),
     st.builds(lambda eps, momentum: {"batchnorm": {"eps": eps, "momentum": momentum}}, REALS, REALS),

@@ -16,16 +16,19 @@ from cnnctl.config.network import (
     BatchNormConfig,
     ConvConfig,
     DropoutConfig,
+    ELUConfig,
     GaussianConfig,
     GELUConfig,
     GlobalAvgPoolConfig,
     HeConfig,
+    LeakyReLUConfig,
     LinearConfig,
     LrnConfig,
     MaxPoolConfig,
     ReLUConfig,
     ResidualConfig,
     SigmoidConfig,
+    SiLUConfig,
     TanhConfig,
     XavierConfig,
 )
@@ -50,8 +53,8 @@ from cnnctl.config.solver import (
 from cnnctl.errors import ConfigError
 
 KINDS = (
-    "conv, maxpool, avgpool, globalavgpool, linear, flatten, relu, tanh, sigmoid, gelu, "
-    "batchnorm, lrn, dropout, residual"
+    "conv, maxpool, avgpool, globalavgpool, linear, flatten, relu, leaky_relu, elu, tanh, sigmoid, "
+    "gelu, silu, batchnorm, lrn, dropout, residual"
 )
 
 Refusal = Callable[..., str]
@@ -249,6 +252,11 @@ class TestLayers:
             ("tanh", TanhConfig()),
             ("sigmoid", SigmoidConfig()),
             ({"gelu": {"name": "g"}}, GELUConfig(name="g")),
+            ("silu", SiLUConfig()),
+            ("leaky_relu", LeakyReLUConfig(slope=0.01)),
+            ({"leaky_relu": 0.2}, LeakyReLUConfig(slope=0.2)),
+            ("elu", ELUConfig(alpha=1.0)),
+            ({"elu": {"alpha": 2, "name": "e"}}, ELUConfig(alpha=2.0, name="e")),
             ("batchnorm", BatchNormConfig(eps=1e-5, momentum=0.1)),
             ({"batchnorm": {"eps": 1, "momentum": 0}}, BatchNormConfig(eps=1.0, momentum=0.0)),
             ("lrn", LrnConfig(size=5, alpha=1e-4, beta=0.75, k=1.0)),
@@ -347,6 +355,11 @@ class TestLayers:
                 {"lrn": {"size": 0}},
                 "network.layers.0.lrn.size: 0 is not usable; give an integer of at least 1",
             ),
+            (
+                {"leaky_relu": 0},
+                "network.layers.0.leaky_relu.slope: 0 is not usable; give a number above 0",
+            ),
+            ({"elu": {"alpha": -1}}, "network.layers.0.elu.alpha: -1 is not usable; give a number above 0"),
             ({"lrn": {"k": 0}}, "network.layers.0.lrn.k: 0 is not usable; give a number above 0"),
             ({"lrn": {"alpha": -1}}, "network.layers.0.lrn.alpha: -1 is not usable"),
             (

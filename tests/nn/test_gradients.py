@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cnnctl.nn import (
+    ELU,
     GELU,
     AvgPool,
     BatchNorm,
@@ -15,12 +16,14 @@ from cnnctl.nn import (
     Flatten,
     Gaussian,
     GlobalAvgPool,
+    LeakyReLU,
     Linear,
     LocalResponseNorm,
     MaxPool,
     Network,
     ReLU,
     Sigmoid,
+    SiLU,
     Tanh,
 )
 
@@ -51,6 +54,9 @@ LAYERS = {
     "tanh": (Tanh, (2, 3, 4)),
     "sigmoid": (Sigmoid, (2, 3, 4)),
     "gelu": (GELU, (2, 3, 4)),
+    "silu": (SiLU, (2, 3, 4)),
+    "leaky_relu": (lambda: LeakyReLU(0.3), (2, 3, 4)),
+    "elu": (lambda: ELU(0.6), (2, 3, 4)),
     "relu": (ReLU, (2, 3, 4)),
     "relu on vectors": (ReLU, (7,)),
     "flatten": (Flatten, (2, 2, 3)),
@@ -90,7 +96,7 @@ def run(network, x, backend):
     """Scores, and which side of every kink the network is on."""
     sides = [np.zeros(0)]
     for layer in network.layers:
-        if isinstance(layer, ReLU):
+        if isinstance(layer, (ReLU, LeakyReLU, ELU)):
             sides.append(np.sign(x).ravel())
         if isinstance(layer, MaxPool):
             sides.append(backend.maxpool_forward(x, layer.window)[1].ravel())

@@ -14,6 +14,7 @@ from cnnctl.backends.fast import INSTRUCTION_SETS, FastBackend
 from cnnctl.backends.specs import ActivationSpec, Array, ConvSpec, FlattenSpec, LinearSpec, PoolSpec
 from cnnctl.errors import ConfigError, DtypeError, ShapeError
 from cnnctl.nn import (
+    ELU,
     GELU,
     AvgPool,
     BatchNorm,
@@ -22,6 +23,7 @@ from cnnctl.nn import (
     Flatten,
     GlobalAvgPool,
     Layer,
+    LeakyReLU,
     Linear,
     LocalResponseNorm,
     MaxPool,
@@ -29,6 +31,7 @@ from cnnctl.nn import (
     ReLU,
     Residual,
     Sigmoid,
+    SiLU,
     Tanh,
 )
 from cnnctl.nn.fusion import fuse_layers
@@ -68,6 +71,14 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[], Sequence[Layer]]]] = {
         lambda: [
             *(Conv(5, 3), Tanh(), AvgPool(2), Conv(6, 2), GELU(), MaxPool(2), Sigmoid()),
             *(Linear(7), GELU(), Linear(6), Sigmoid(), Linear(4)),
+        ],
+    ),
+    "activations with a parameter, and silu": (
+        (2, 9, 9),
+        lambda: [
+            *(Conv(5, 3), LeakyReLU(0.2), AvgPool(2), Conv(6, 2, bias=False), BatchNorm(), SiLU()),
+            *(ELU(0.5), Residual([Conv(6, 3, padding=1)]), LeakyReLU(0.3), MaxPool(2, 1), LeakyReLU()),
+            *(Linear(7), SiLU(), Linear(6), ELU(2.0), Linear(4), LeakyReLU(0.1)),
         ],
     ),
     "residual": (

@@ -10,6 +10,7 @@ import numpy as np
 from cnnctl.backends.fast import INSTRUCTION_SETS
 from cnnctl.errors import ShapeError
 from cnnctl.nn import (
+    ELU,
     GELU,
     AvgPool,
     BatchNorm,
@@ -17,6 +18,7 @@ from cnnctl.nn import (
     Dropout,
     GlobalAvgPool,
     Layer,
+    LeakyReLU,
     Linear,
     LocalResponseNorm,
     MaxPool,
@@ -24,6 +26,7 @@ from cnnctl.nn import (
     ReLU,
     Residual,
     Sigmoid,
+    SiLU,
     Tanh,
 )
 from cnnctl.nn.plan import Plan
@@ -145,7 +148,9 @@ def _draw_pool(rng: np.random.Generator) -> Layer:
 
 
 def _draw_activation(rng: np.random.Generator) -> Layer:
-    layer: Layer = (ReLU, ReLU, Tanh, Sigmoid, GELU)[rng.integers(5)]()
+    alpha = 0.1 + float(rng.random())
+    makers = [ReLU, ReLU, lambda: LeakyReLU(alpha), lambda: ELU(alpha), Tanh, Sigmoid, GELU, SiLU]
+    layer: Layer = makers[rng.integers(len(makers))]()
     return layer
 
 

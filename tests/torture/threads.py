@@ -115,10 +115,11 @@ def _run_sandwich(backend: Backend, case: Case, x: Array, w: Array, b: Array, dy
     """With norm, shortcut, activation and pool, chosen by the case."""
     assert case.pool is not None
     norm = BatchNormSpec() if case.number % 2 else None
-    activation = [None, *get_args(Activation)][case.number // 2 % 5]
-    kind = "max" if case.number // 10 % 2 else "average"
+    activations = [None, *get_args(Activation)]
+    number, place = divmod(case.number // 2, len(activations))
+    kind = "max" if number % 2 else "average"
     sandwich = Sandwich(
-        case.window, case.groups, norm, case.number // 20 % 2 == 1, activation, Pool(kind, case.pool)
+        case.window, case.groups, norm, number // 2 % 2 == 1, activations[place], Pool(kind, case.pool)
     )
     gamma, beta = (b, -b) if norm else (None, None)
     r = dy if sandwich.residual else None

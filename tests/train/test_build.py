@@ -11,6 +11,7 @@ from cnnctl.config import config_from_dict, load_config
 from cnnctl.config.schema import EngineConfig
 from cnnctl.errors import ConfigError
 from cnnctl.nn import (
+    ELU,
     GELU,
     AvgPool,
     BatchNorm,
@@ -21,6 +22,7 @@ from cnnctl.nn import (
     Gaussian,
     GlobalAvgPool,
     He,
+    LeakyReLU,
     Linear,
     LocalResponseNorm,
     MaxPool,
@@ -28,6 +30,7 @@ from cnnctl.nn import (
     ReLU,
     Residual,
     Sigmoid,
+    SiLU,
     Tanh,
     Xavier,
 )
@@ -71,6 +74,9 @@ def with_layers(config, *layers, **network):
         ("tanh", Tanh, {}),
         ("sigmoid", Sigmoid, {}),
         ("gelu", GELU, {}),
+        ("silu", SiLU, {}),
+        ({"leaky_relu": 0.2}, LeakyReLU, {"slope": 0.2, "alpha": 0.2}),
+        ("elu", ELU, {"alpha": 1.0}),
         ("relu", ReLU, {"name": "relu1"}),
         ("flatten", Flatten, {"name": "flatten1"}),
     ],

@@ -35,6 +35,7 @@ from cnnctl.backends.specs import (
     Sandwich,
     Shape,
     Spec,
+    needs_input,
 )
 from cnnctl.backends.stage import Buffers, Layout, LossStage, Stage
 from cnnctl.errors import ConfigError, describe_alternatives
@@ -170,16 +171,23 @@ class FastBackend(Backend):
         return SandwichGradients(dx, dw, db, dgamma, dbeta, None if dr is None else stage.z.read(dr, len(x)))
 
     def _linear_sandwich_forward(
-        self, x: Array, w: Array, b: Array | None, activation: Activation | None
+        self, x: Array, w: Array, b: Array | None, activation: Activation | None, alpha: float | None
     ) -> Array:
-        stage = self._linear_stage(x, w, b, activation)
+        stage = self._linear_stage(x, w, b, activation, alpha)
         stage.forward(len(x), training=True)
         return stage.output.read(stage.buffers.y, len(x))
 
     def _linear_sandwich_backward(
-        self, dy: Array, x: Array, w: Array, y: Array, activation: Activation | None, need_dx: bool
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        y: Array,
+        activation: Activation | None,
+        alpha: float | None,
+        need_dx: bool,
     ) -> tuple[Array | None, Array, Array]:
-        stage = self._linear_stage(x, w, np.zeros(len(w), w.dtype), activation)
+        stage = self._linear_stage(x, w, np.zeros(len(w), w.dtype), activation, alpha)
         _load_output(stage, dy, y)
         dx, dw, db = _run_backward(stage, len(x), need_dx)
         assert dw is not None
@@ -205,10 +213,10 @@ class FastBackend(Backend):
         return stage
 
     def _linear_stage(
-        self, x: Array, w: Array, b: Array | None, activation: Activation | None
+        self, x: Array, w: Array, b: Array | None, activation: Activation | None, alpha: float | None
     ) -> LinearStage:
         layout = self._layout(x.shape[1:], x.dtype)
-        stage = LinearStage(LinearSpec(len(w), b is not None, activation), layout, x.dtype)
+        stage = LinearStage(LinearSpec(len(w), b is not None, activation, alpha), layout, x.dtype)
         _allocate(stage, x, {"weight": w, "bias": b})
         return stage
 
@@ -240,12 +248,12 @@ class FastBackend(Backend):
         return dx
 
     def _linear_forward(self, x: Array, w: Array, b: Array | None) -> Array:
-        return self._linear_sandwich_forward(x, w, b, None)
+        return self._linear_sandwich_forward(x, w, b, None, None)
 
     def _linear_backward(
         self, dy: Array, x: Array, w: Array, need_dx: bool
     ) -> tuple[Array | None, Array, Array]:
-        return self._linear_sandwich_backward(dy, x, w, dy, None, need_dx)
+        return self._linear_sandwich_backward(dy, x, w, dy, None, None, need_dx)
 
     def _avgpool_forward(self, x: Array, window: Window) -> Array:
         stage = AveragePoolStage(Pool("average", window), self._layout(x.shape[1:], x.dtype))
@@ -257,17 +265,19 @@ class FastBackend(Backend):
         _allocate(stage, np.zeros(x_shape, dy.dtype), {})
         return _find_dx(stage, dy)
 
-    def _activation_forward(self, x: Array, activation: Activation) -> Array:
+    def _activation_forward(self, x: Array, activation: Activation, alpha: float) -> Array:
         padded, shape = self._pad(x)
-        self.kernels(x.dtype).activation_forward(ACTIVATIONS.index(activation), shape, 1, padded, padded)
+        kind = ACTIVATIONS.index(activation)
+        self.kernels(x.dtype).activation_forward(kind, alpha, shape, 1, padded, padded)
         return padded[: x.size].reshape(x.shape)
 
-    def _activation_backward(self, dy: Array, x: Array, y: Array, activation: Activation) -> Array:
+    def _activation_backward(
+        self, dy: Array, x: Array, y: Array, activation: Activation, alpha: float
+    ) -> Array:
         gradient, shape = self._pad(dy)
-        known, _ = self._pad(x if activation == "gelu" else y)
-        self.kernels(dy.dtype).activation_backward(
-            ACTIVATIONS.index(activation), shape, 1, gradient, known, gradient
-        )
+        known, _ = self._pad(x if needs_input(activation) else y)
+        kind = ACTIVATIONS.index(activation)
+        self.kernels(dy.dtype).activation_backward(kind, alpha, shape, 1, gradient, known, gradient)
         return gradient[: dy.size].reshape(dy.shape)
 
     @staticmethod

@@ -6,7 +6,7 @@ from cnnctl.backends import _kernels
 from cnnctl.backends.base import SandwichOutputs
 from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout
 from cnnctl.backends.fast.pooling import PooledStage, plan_pool
-from cnnctl.backends.specs import ConvSpec
+from cnnctl.backends.specs import ConvSpec, choose_alpha
 from cnnctl.backends.stage import ParameterLayout
 
 POOLS = (None, "max", "average")
@@ -40,6 +40,7 @@ class ConvStage(PooledStage):
             sandwich.pool.window if sandwich.pool else None,
             groups=sandwich.groups,
             activation=ACTIVATIONS.index(sandwich.activation),
+            alpha=choose_alpha(sandwich.activation, sandwich.alpha) if sandwich.activation else 0.0,
             pooling=POOLS.index(sandwich.pool.kind if sandwich.pool else None),
             norm=norm is not None,
             residual=sandwich.residual,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout
-from cnnctl.backends.specs import ActivationSpec, DropoutSpec, mix_seed
+from cnnctl.backends.specs import ActivationSpec, DropoutSpec, choose_alpha, mix_seed, needs_input
 from cnnctl.backends.stage import Stage
 
 
@@ -15,17 +15,18 @@ class ActivationStage(Stage):
     def __init__(self, spec: ActivationSpec, layout: ImageLayout) -> None:
         super().__init__(layout, layout)
         self.kind = ACTIVATIONS.index(spec.activation)
-        self.needs_x = spec.activation == "gelu"
+        self.alpha = choose_alpha(spec.activation, spec.alpha)
+        self.needs_x = needs_input(spec.activation)
 
     def forward(self, n: int, training: bool) -> None:
         layout, b = self.input, self.buffers
-        layout.kernels.activation_forward(self.kind, layout.extents, n, b.x, b.y)
+        layout.kernels.activation_forward(self.kind, self.alpha, layout.extents, n, b.x, b.y)
 
     def backward(self, n: int) -> None:
         layout, b = self.input, self.buffers
         if b.dx is not None:
             known = b.x if self.needs_x else b.y
-            layout.kernels.activation_backward(self.kind, layout.extents, n, b.dy, known, b.dx)
+            layout.kernels.activation_backward(self.kind, self.alpha, layout.extents, n, b.dy, known, b.dx)
 
 
 class DropoutStage(Stage):

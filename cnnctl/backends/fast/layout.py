@@ -8,7 +8,7 @@ from cnnctl.backends import _kernels
 from cnnctl.backends.specs import Array, RawImages, Shape
 from cnnctl.backends.stage import Layout
 
-ACTIVATIONS = (None, "relu", "tanh", "sigmoid", "gelu")
+ACTIVATIONS = (None, "relu", "leaky_relu", "tanh", "sigmoid", "elu", "gelu", "silu")
 """In the order of the kernels' enumeration."""
 
 

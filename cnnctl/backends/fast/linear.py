@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnctl.backends import _kernels
 from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout
-from cnnctl.backends.specs import LinearSpec
+from cnnctl.backends.specs import LinearSpec, choose_alpha
 from cnnctl.backends.stage import ParameterLayout, Stage
 
 
@@ -31,6 +31,7 @@ class LinearStage(Stage):
         relu = spec.activation == "relu"
         self.kernel = _kernels.LinearKernel(layout.kernels, layout.size, units, row, relu)
         self.activation = None if relu else spec.activation
+        self.alpha = choose_alpha(spec.activation, spec.alpha) if spec.activation else 0.0
         self.unused_db = np.empty(row, dtype)
 
     def scratch_elements(self, batch_size: int) -> int:
@@ -41,13 +42,13 @@ class LinearStage(Stage):
         self.kernel.forward(n, b.x, b.params["weight"], b.params.get("bias"), b.y, b.scratch)
         if self.activation:
             y, kind = self.output, ACTIVATIONS.index(self.activation)
-            y.kernels.activation_forward(kind, y.extents, n, b.y, b.y)
+            y.kernels.activation_forward(kind, self.alpha, y.extents, n, b.y, b.y)
 
     def backward(self, n: int) -> None:
         b = self.buffers
         if self.activation:  # nobody else reads this dy
             y, kind = self.output, ACTIVATIONS.index(self.activation)
-            y.kernels.activation_backward(kind, y.extents, n, b.dy, b.y, b.dy)
+            y.kernels.activation_backward(kind, self.alpha, y.extents, n, b.dy, b.y, b.dy)
         self.kernel.backward(
             n,
             b.dy,
