@@ -78,6 +78,11 @@ cdef extern from "kernels.h" nogil:
         image_shape x
         double eps, momentum
 
+    ctypedef struct groupnorm_shape:
+        image_shape x
+        ptrdiff_t groups
+        double eps
+
     ctypedef struct lrn_shape:
         image_shape x
         ptrdiff_t size
@@ -113,6 +118,8 @@ cdef extern from "kernels.h" nogil:
         ptrdiff_t (*conv_scratch)(const conv_shape *, ptrdiff_t, int) noexcept nogil
         ptrdiff_t (*linear_scratch)(const linear_shape *, ptrdiff_t, int) noexcept nogil
         ptrdiff_t (*batchnorm_scratch)(const batchnorm_shape *, ptrdiff_t, int) noexcept nogil
+        ptrdiff_t (*groupnorm_scratch)(const groupnorm_shape *, ptrdiff_t, int) noexcept nogil
+        ptrdiff_t (*scale_scratch)(const image_shape *, ptrdiff_t, int) noexcept nogil
         ptrdiff_t (*lrn_scratch)(const lrn_shape *, int) noexcept nogil
         void (*conv_forward)(
             const conv_shape *, int, ptrdiff_t, int, const conv_arrays *
@@ -154,12 +161,28 @@ cdef extern from "kernels.h" nogil:
             const batchnorm_shape *, int, ptrdiff_t, const void *, const void *, const void *,
             const void *, const void *, void *, void *, void *, void *
         ) noexcept nogil
+        void (*groupnorm_forward)(
+            const groupnorm_shape *, int, ptrdiff_t, const void *, const void *, const void *,
+            void *, void *, void *, void *
+        ) noexcept nogil
+        void (*groupnorm_backward)(
+            const groupnorm_shape *, int, ptrdiff_t, const void *, const void *, const void *,
+            const void *, const void *, void *, void *, void *, void *
+        ) noexcept nogil
+        void (*scale_forward)(
+            const image_shape *, int, ptrdiff_t, const void *, const void *, const void *,
+            void *, void *
+        ) noexcept nogil
+        void (*scale_backward)(
+            const image_shape *, int, ptrdiff_t, const void *, const void *, const void *,
+            void *, void *, void *, void *
+        ) noexcept nogil
         void (*lrn_forward)(const lrn_shape *, int, ptrdiff_t, const void *, void *, void *) noexcept nogil
         void (*lrn_backward)(
             const lrn_shape *, int, ptrdiff_t, const void *, const void *, void *, void *
         ) noexcept nogil
         void (*dropout)(
-            const image_shape *, int, ptrdiff_t, double, uint64_t, const void *, void *
+            const image_shape *, int, ptrdiff_t, double, int, uint64_t, const void *, void *
         ) noexcept nogil
         void (*prepare_images)(
             const prepare_shape *, int, ptrdiff_t, const prepare_arrays *, void *
@@ -260,12 +283,12 @@ cdef class Kernels:
             self.table.activation_backward(
                 <activation_kind>kind, alpha, &image, self.threads, n, gradient, known, to)
 
-    def dropout(self, shape, ptrdiff_t n, double rate, uint64_t key, x, y):
+    def dropout(self, shape, ptrdiff_t n, double rate, bint spatial, uint64_t key, x, y):
         cdef image_shape image = as_image(shape)
         cdef const void *from_ = source(x)
         cdef void *to = target(y)
         with nogil:
-            self.table.dropout(&image, self.threads, n, rate, key, from_, to)
+            self.table.dropout(&image, self.threads, n, rate, spatial, key, from_, to)
 
     def prepare_images(self, shape, ptrdiff_t n, pixels, bint bytes, chosen, moves, scale, shift, out):
         """Chosen images of a data set, moved and normalised, into rows of `out`."""
@@ -540,6 +563,86 @@ cdef class BatchNormKernel:
             self.kernels.table.batchnorm_backward(
                 &self.shape, self.kernels.threads, n, gradient, from_, scale, batch_mean, batch_var, to,
                 scale_gradient, shift_gradient, work)
+
+
+cdef class GroupNormKernel:
+    """Group normalisation for fixed extents and any number of images."""
+
+    cdef Kernels kernels
+    cdef groupnorm_shape shape
+
+    def __init__(self, Kernels kernels, x, ptrdiff_t groups, double eps):
+        self.kernels = kernels
+        self.shape.x, self.shape.groups, self.shape.eps = as_image(x), groups, eps
+
+    def scratch(self, ptrdiff_t n):
+        """Reals of scratch that a call for n images needs."""
+        return self.kernels.table.groupnorm_scratch(&self.shape, n, self.kernels.threads)
+
+    def forward(self, ptrdiff_t n, x, gamma, beta, y, mean, var, scratch):
+        """Fills y, mean and var."""
+        cdef const void *from_ = source(x)
+        cdef const void *scale = source(gamma)
+        cdef const void *shift = source(beta)
+        cdef void *to = target(y)
+        cdef void *image_mean = target(mean)
+        cdef void *image_var = target(var)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.groupnorm_forward(
+                &self.shape, self.kernels.threads, n, from_, scale, shift, to, image_mean, image_var, work)
+
+    def backward(self, ptrdiff_t n, dy, x, gamma, mean, var, dx, dgamma, dbeta, scratch):
+        cdef const void *gradient = source(dy)
+        cdef const void *from_ = source(x)
+        cdef const void *scale = source(gamma)
+        cdef const void *image_mean = source(mean)
+        cdef const void *image_var = source(var)
+        cdef void *to = target(dx)
+        cdef void *scale_gradient = target(dgamma)
+        cdef void *shift_gradient = target(dbeta)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.groupnorm_backward(
+                &self.shape, self.kernels.threads, n, gradient, from_, scale, image_mean, image_var, to,
+                scale_gradient, shift_gradient, work)
+
+
+cdef class ScaleKernel:
+    """A factor and an offset for each channel, for fixed extents and any number of images."""
+
+    cdef Kernels kernels
+    cdef image_shape shape
+
+    def __init__(self, Kernels kernels, x):
+        self.kernels, self.shape = kernels, as_image(x)
+
+    def scratch(self, ptrdiff_t n):
+        """Reals of scratch that a call for n images needs."""
+        return self.kernels.table.scale_scratch(&self.shape, n, self.kernels.threads)
+
+    def forward(self, ptrdiff_t n, x, w, b, y, scratch):
+        cdef const void *from_ = source(x)
+        cdef const void *factor = source(w)
+        cdef const void *offset = source(b)
+        cdef void *to = target(y)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.scale_forward(
+                &self.shape, self.kernels.threads, n, from_, factor, offset, to, work)
+
+    def backward(self, ptrdiff_t n, dy, x, w, dx, dw, db, scratch):
+        cdef const void *gradient = source(dy)
+        cdef const void *from_ = source(x)
+        cdef const void *factor = source(w)
+        cdef void *to = target(dx)
+        cdef void *factor_gradient = target(dw)
+        cdef void *offset_gradient = target(db)
+        cdef void *work = target(scratch)
+        with nogil:
+            self.kernels.table.scale_backward(
+                &self.shape, self.kernels.threads, n, gradient, from_, factor, to, factor_gradient,
+                offset_gradient, work)
 
 
 cdef class LrnKernel:

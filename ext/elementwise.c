@@ -146,6 +146,7 @@ typedef struct {
     real *y;
     uint32_t threshold, low, high;
     real scale;
+    int spatial;
 } dropout_job;
 
 typedef uint32_t hash_vec __attribute__((vector_size(VECTOR_BYTES / sizeof(real) * sizeof(uint32_t))));
@@ -165,17 +166,19 @@ static void dropout_block(const void *context, ptrdiff_t block, int worker) {
     for (uint32_t lane = 0; lane < VLEN; lane++)
         lanes[lane] = lane + job->low;
     ptrdiff_t end = at_most(job->pixels, (block + 1) * job->block);
-    for (ptrdiff_t pixel = block * job->block; pixel < end; pixel++)
+    for (ptrdiff_t pixel = block * job->block; pixel < end; pixel++) {
+        ptrdiff_t first = (job->spatial ? pixel / (s->H * s->W) : pixel) * s->C;
         for (ptrdiff_t c = 0; c < s->pixel; c += VLEN) {
-            hash_vec hash = mix_bits(mix_bits(lanes + (uint32_t)(pixel * s->C + c)) ^ job->high);
+            hash_vec hash = mix_bits(mix_bits(lanes + (uint32_t)(first + c)) ^ job->high);
             mask kept = __builtin_convertvector(hash >= job->threshold, mask);
             vec value = load(job->x + pixel * s->pixel + c) * job->scale;
             store(job->y + pixel * s->pixel + c, (vec)((mask)value & kept));
         }
+    }
 }
 
-void NAME(dropout)(const image_shape *s, int threads, ptrdiff_t n, double rate, uint64_t key, const void *x,
-                   void *y) {
+void NAME(dropout)(const image_shape *s, int threads, ptrdiff_t n, double rate, int spatial, uint64_t key,
+                   const void *x, void *y) {
     dropout_job job = {.s = s,
                        .pixels = n * s->H * s->W,
                        .block = ceil_div(BLOCK, s->pixel),
@@ -184,7 +187,8 @@ void NAME(dropout)(const image_shape *s, int threads, ptrdiff_t n, double rate, 
                        .threshold = (uint32_t)(rate * 4294967296.0),
                        .low = (uint32_t)key,
                        .high = (uint32_t)(key >> 32),
-                       .scale = (real)(1 / (1 - rate))};
+                       .scale = (real)(1 / (1 - rate)),
+                       .spatial = spatial};
     pool_run(threads, ceil_div(job.pixels, job.block), dropout_block, &job);
 }
 

@@ -89,6 +89,13 @@ typedef struct {
     double eps, momentum;
 } batchnorm_shape;
 
+/* gamma and beta are [x.pixel], zero behind the channels; mean and var have `groups` reals an image. */
+typedef struct {
+    image_shape x;
+    ptrdiff_t groups; /* of x.C / groups channels that follow one another */
+    double eps;
+} groupnorm_shape;
+
 typedef struct {
     image_shape x;
     ptrdiff_t size;
@@ -140,6 +147,8 @@ typedef struct {
     ptrdiff_t (*conv_scratch)(const conv_shape *, ptrdiff_t n, int threads);
     ptrdiff_t (*linear_scratch)(const linear_shape *, ptrdiff_t n, int threads);
     ptrdiff_t (*batchnorm_scratch)(const batchnorm_shape *, ptrdiff_t n, int threads);
+    ptrdiff_t (*groupnorm_scratch)(const groupnorm_shape *, ptrdiff_t n, int threads);
+    ptrdiff_t (*scale_scratch)(const image_shape *, ptrdiff_t n, int threads);
     ptrdiff_t (*lrn_scratch)(const lrn_shape *, int threads);
 
     /* Training takes mean and variance from the batch and moves the running ones towards them;
@@ -174,13 +183,24 @@ typedef struct {
     void (*batchnorm_backward)(const batchnorm_shape *, int threads, ptrdiff_t n, const void *dy,
                                const void *x, const void *gamma, const void *mean, const void *var, void *dx,
                                void *dgamma, void *dbeta, void *scratch);
+    void (*groupnorm_forward)(const groupnorm_shape *, int threads, ptrdiff_t n, const void *x,
+                              const void *gamma, const void *beta, void *y, void *mean, void *var,
+                              void *scratch);
+    void (*groupnorm_backward)(const groupnorm_shape *, int threads, ptrdiff_t n, const void *dy,
+                               const void *x, const void *gamma, const void *mean, const void *var, void *dx,
+                               void *dgamma, void *dbeta, void *scratch);
+    /* y = w x + b, with w and b [pixel], zero behind the channels. */
+    void (*scale_forward)(const image_shape *, int threads, ptrdiff_t n, const void *x, const void *w,
+                          const void *b, void *y, void *scratch);
+    void (*scale_backward)(const image_shape *, int threads, ptrdiff_t n, const void *dy, const void *x,
+                           const void *w, void *dx, void *dw, void *db, void *scratch);
     void (*lrn_forward)(const lrn_shape *, int threads, ptrdiff_t n, const void *x, void *y, void *scratch);
     void (*lrn_backward)(const lrn_shape *, int threads, ptrdiff_t n, const void *dy, const void *x, void *dx,
                          void *scratch);
     /* Element i, counted over the channels proper, is kept where a hash of i keyed by `key` is at
-     * least rate 2^32. */
-    void (*dropout)(const image_shape *, int threads, ptrdiff_t n, double rate, uint64_t key, const void *x,
-                    void *y);
+     * least rate 2^32; with `spatial`, i counts channels of images, and a channel stays whole. */
+    void (*dropout)(const image_shape *, int threads, ptrdiff_t n, double rate, int spatial, uint64_t key,
+                    const void *x, void *y);
 
     void (*prepare_images)(const prepare_shape *, int threads, ptrdiff_t n, const prepare_arrays *,
                            void *out);
@@ -210,6 +230,8 @@ typedef struct {
     DO(conv_scratch)                                                                                         \
     DO(linear_scratch)                                                                                       \
     DO(batchnorm_scratch)                                                                                    \
+    DO(groupnorm_scratch)                                                                                    \
+    DO(scale_scratch)                                                                                        \
     DO(lrn_scratch)                                                                                          \
     DO(conv_forward)                                                                                         \
     DO(conv_backward)                                                                                        \
@@ -224,6 +246,10 @@ typedef struct {
     DO(batchnorm_forward)                                                                                    \
     DO(batchnorm_inference)                                                                                  \
     DO(batchnorm_backward)                                                                                   \
+    DO(groupnorm_forward)                                                                                    \
+    DO(groupnorm_backward)                                                                                   \
+    DO(scale_forward)                                                                                        \
+    DO(scale_backward)                                                                                       \
     DO(lrn_forward)                                                                                          \
     DO(lrn_backward)                                                                                         \
     DO(dropout)                                                                                              \

@@ -1,9 +1,9 @@
-/* Batch normalisation and local response normalisation.
+/* Batch, group and local response normalisation, and the scaling of channels.
  *
  * Batch norm sweeps contiguous memory twice each way: once for the sums of all channels, once
- * to apply them. Sums are taken in blocks that stay in the first-level cache, squares about the
- * block's own mean, and blocks are joined in double and in order (Chan, Golub, LeVeque 1983):
- * nothing cancels, and nothing depends on the number of threads.
+ * to apply them; group norm does so image by image. Sums are taken in blocks that stay in the first-level
+ * cache, squares about the block's own mean, and blocks are joined in double and in order (Chan, Golub,
+ * LeVeque 1983): nothing cancels, and nothing depends on the number of threads.
  */
 #include "elementary.h"
 #include "pool.h"
@@ -41,17 +41,18 @@ static sweep plan_sweep(const image_shape *s, ptrdiff_t n) {
     return w;
 }
 
-static ptrdiff_t count_sums(const sweep *w) {
-    return w->chunks * 2 * w->pixel * (ptrdiff_t)(sizeof(double) / sizeof(real));
-}
+#define DOUBLES (ptrdiff_t)(sizeof(double) / sizeof(real))
+
+static ptrdiff_t count_sums(const sweep *w) { return w->chunks * 2 * w->pixel * DOUBLES; }
+
+static ptrdiff_t sweep_scratch(sweep w, int threads) { return count_sums(&w) + (4 + 2 * threads) * w.width; }
 
 ptrdiff_t NAME(batchnorm_scratch)(const batchnorm_shape *s, ptrdiff_t n, int threads) {
-    sweep w = plan_sweep(&s->x, n);
-    return count_sums(&w) + (4 + 2 * threads) * w.width;
+    return sweep_scratch(plan_sweep(&s->x, n), threads);
 }
 
-static batchnorm_job place_scratch(const batchnorm_shape *s, ptrdiff_t n, real *scratch) {
-    batchnorm_job job = {.w = plan_sweep(&s->x, n), .sums = (double *)scratch};
+static batchnorm_job place_scratch(sweep w, real *scratch) {
+    batchnorm_job job = {.w = w, .sums = (double *)scratch};
     job.centre = scratch + count_sums(&job.w);
     job.factor = job.centre + job.w.width;
     job.slope = job.factor + job.w.width;
@@ -236,7 +237,7 @@ static void apply_statistics(batchnorm_job *job, int threads, double eps, const 
 void NAME(batchnorm_forward)(const batchnorm_shape *s, int threads, ptrdiff_t n, const void *x,
                              const void *gamma, const void *beta, void *y, void *mean, void *var,
                              void *running_mean, void *running_var, void *scratch) {
-    batchnorm_job job = place_scratch(s, n, scratch);
+    batchnorm_job job = place_scratch(plan_sweep(&s->x, n), scratch);
     const sweep *w = &job.w;
     job.x = x;
     job.out = y;
@@ -265,7 +266,7 @@ void NAME(batchnorm_forward)(const batchnorm_shape *s, int threads, ptrdiff_t n,
 void NAME(batchnorm_inference)(const batchnorm_shape *s, int threads, ptrdiff_t n, const void *x,
                                const void *gamma, const void *beta, const void *mean, const void *var,
                                void *y, void *scratch) {
-    batchnorm_job job = place_scratch(s, n, scratch);
+    batchnorm_job job = place_scratch(plan_sweep(&s->x, n), scratch);
     job.x = x;
     job.out = y;
     apply_statistics(&job, threads, s->eps, mean, var, gamma, beta);
@@ -301,10 +302,20 @@ static void apply_gradient_chunk(const void *context, ptrdiff_t chunk, int worke
     }
 }
 
+/* What all chunks come to, of one channel. */
+static void add_chunks(const batchnorm_job *job, ptrdiff_t c, double *sum, double *product) {
+    const sweep *w = &job->w;
+    *sum = *product = 0;
+    for (ptrdiff_t chunk = 0; chunk < w->chunks; chunk++) {
+        *sum += job->sums[chunk * 2 * w->pixel + c];
+        *product += job->sums[(chunk * 2 + 1) * w->pixel + c];
+    }
+}
+
 void NAME(batchnorm_backward)(const batchnorm_shape *s, int threads, ptrdiff_t n, const void *dy,
                               const void *x, const void *gamma, const void *mean, const void *var, void *dx,
                               void *dgamma, void *dbeta, void *scratch) {
-    batchnorm_job job = place_scratch(s, n, scratch);
+    batchnorm_job job = place_scratch(plan_sweep(&s->x, n), scratch);
     const sweep *w = &job.w;
     job.x = x;
     job.dy = dy;
@@ -313,11 +324,8 @@ void NAME(batchnorm_backward)(const batchnorm_shape *s, int threads, ptrdiff_t n
     repeat_channels(w, job.centre);
     pool_run(threads, w->chunks, sum_gradient_chunk, &job);
     for (ptrdiff_t c = 0; c < w->pixel; c++) {
-        double sum = 0, product = 0, count = (double)at_least(w->pixels, 1);
-        for (ptrdiff_t chunk = 0; chunk < w->chunks; chunk++) {
-            sum += job.sums[chunk * 2 * w->pixel + c];
-            product += job.sums[(chunk * 2 + 1) * w->pixel + c];
-        }
+        double sum, product, count = (double)at_least(w->pixels, 1);
+        add_chunks(&job, c, &sum, &product);
         double scale = 1 / sqrt(((const real *)var)[c] + s->eps), factor = ((const real *)gamma)[c] * scale;
         ((real *)dgamma)[c] = (real)(product * scale);
         ((real *)dbeta)[c] = (real)sum;
@@ -331,6 +339,250 @@ void NAME(batchnorm_backward)(const batchnorm_shape *s, int threads, ptrdiff_t n
     repeat_channels(w, job.slope);
     repeat_channels(w, job.offset);
     pool_run(threads, w->chunks, apply_gradient_chunk, &job);
+}
+
+/* Scaling of channels: a batch norm whose mean is 0 and whose factors are given. */
+
+ptrdiff_t NAME(scale_scratch)(const image_shape *s, ptrdiff_t n, int threads) {
+    return sweep_scratch(plan_sweep(s, n), threads);
+}
+
+static void copy_channels(const sweep *w, real *channels, const real *from) {
+    memcpy(channels, from, (size_t)w->pixel * sizeof(real));
+    repeat_channels(w, channels);
+}
+
+void NAME(scale_forward)(const image_shape *s, int threads, ptrdiff_t n, const void *x, const void *w,
+                         const void *b, void *y, void *scratch) {
+    batchnorm_job job = place_scratch(plan_sweep(s, n), scratch);
+    job.x = x;
+    job.out = y;
+    memset(job.centre, 0, (size_t)job.w.width * sizeof(real));
+    copy_channels(&job.w, job.factor, w);
+    copy_channels(&job.w, job.offset, b);
+    pool_run(threads, job.w.chunks, apply_chunk, &job);
+}
+
+void NAME(scale_backward)(const image_shape *s, int threads, ptrdiff_t n, const void *dy, const void *x,
+                          const void *w, void *dx, void *dw, void *db, void *scratch) {
+    batchnorm_job job = place_scratch(plan_sweep(s, n), scratch);
+    job.x = x;
+    job.dy = dy;
+    memset(job.centre, 0, (size_t)job.w.width * sizeof(real));
+    pool_run(threads, job.w.chunks, sum_gradient_chunk, &job);
+    for (ptrdiff_t c = 0; c < s->pixel; c++) {
+        double sum, product;
+        add_chunks(&job, c, &sum, &product);
+        ((real *)dw)[c] = (real)product;
+        ((real *)db)[c] = (real)sum;
+    }
+    if (!dx)
+        return;
+    job.x = dy;
+    job.out = dx;
+    copy_channels(&job.w, job.factor, w);
+    memset(job.offset, 0, (size_t)job.w.width * sizeof(real));
+    pool_run(threads, job.w.chunks, apply_chunk, &job);
+}
+
+/* Group normalisation, an image at a time, swept as batch norm sweeps a batch: its channels' sums are
+ * joined to those of their groups. Gradients of gamma and beta are added up in runs of images. */
+
+typedef struct {
+    const groupnorm_shape *s;
+    ptrdiff_t n, runs;
+    const real *x, *dy, *gamma, *beta;
+    real *out, *mean, *var;
+    double *totals; /* two a channel for each run */
+    real *work;     /* the scratch of a sweep for each worker */
+} groupnorm_job;
+
+static sweep plan_image(const image_shape *s) {
+    sweep w = plan_sweep(s, 1);
+    w.chunks = 1;
+    return w;
+}
+
+static ptrdiff_t count_runs(ptrdiff_t n) { return at_most(n, MAX_CHUNKS); }
+
+ptrdiff_t NAME(groupnorm_scratch)(const groupnorm_shape *s, ptrdiff_t n, int threads) {
+    return count_runs(n) * 2 * s->x.pixel * DOUBLES + threads * sweep_scratch(plan_image(&s->x), 1);
+}
+
+static groupnorm_job plan_groups(const groupnorm_shape *s, ptrdiff_t n, const void *x, real *scratch) {
+    ptrdiff_t runs = count_runs(n);
+    return (groupnorm_job){.s = s,
+                           .n = n,
+                           .runs = runs,
+                           .x = x,
+                           .totals = (double *)scratch,
+                           .work = scratch + runs * 2 * s->x.pixel * DOUBLES};
+}
+
+/* One image as a batch, with nothing to apply to padding channels. */
+static batchnorm_job open_image(const groupnorm_job *job, ptrdiff_t n, int worker) {
+    const image_shape *s = &job->s->x;
+    sweep w = plan_image(s);
+    batchnorm_job image = place_scratch(w, job->work + worker * sweep_scratch(w, 1));
+    image.x = job->x + n * s->image;
+    image.dy = job->dy ? job->dy + n * s->image : NULL;
+    image.out = job->out ? job->out + n * s->image : NULL;
+    size_t padding = (size_t)(s->pixel - s->C) * sizeof(real);
+    memset(image.centre + s->C, 0, padding);
+    memset(image.factor + s->C, 0, padding);
+    memset(image.slope + s->C, 0, padding);
+    memset(image.offset + s->C, 0, padding);
+    return image;
+}
+
+/* total = sum of `term` for i from 0 on, several parts side by side since each has to wait for itself. */
+#define PARTS 8
+#define ADD_UP(total, i, count, term)                                                                        \
+    {                                                                                                        \
+        double parts[PARTS] = {0};                                                                           \
+        ptrdiff_t i = 0;                                                                                     \
+        while (i + PARTS <= (count)) {                                                                       \
+            UNROLLED (k, PARTS) {                                                                            \
+                parts[k] += (term);                                                                          \
+                i++;                                                                                         \
+            }                                                                                                \
+        }                                                                                                    \
+        for (; i < (count); i++)                                                                             \
+            parts[0] += (term);                                                                              \
+        total = 0;                                                                                           \
+        UNROLLED (k, PARTS)                                                                                  \
+            total += parts[k];                                                                               \
+    }
+
+/* The image's means and squared distances from them; a single pixel is its own mean. */
+static void sum_image(const batchnorm_job *image) {
+    if (image->w.pixels > 1) {
+        sum_chunk(image, 0, 0);
+        return;
+    }
+    for (ptrdiff_t c = 0; c < image->w.pixel; c++)
+        image->sums[c] = image->x[c];
+    memset(image->sums + image->w.pixel, 0, (size_t)image->w.pixel * sizeof(double));
+}
+
+/* Its sums of dy and of dy (x - centre). */
+static void sum_image_gradient(const batchnorm_job *image) {
+    if (image->w.pixels > 1) {
+        sum_gradient_chunk(image, 0, 0);
+        return;
+    }
+    double *products = image->sums + image->w.pixel;
+    for (ptrdiff_t c = 0; c < image->w.pixel; c++) {
+        image->sums[c] = image->dy[c];
+        products[c] = (double)image->dy[c] * (image->x[c] - image->centre[c]);
+    }
+}
+
+static void groupnorm_forward_image(const void *context, ptrdiff_t n, int worker) {
+    const groupnorm_job *job = context;
+    ptrdiff_t groups = job->s->groups, size = job->s->x.C / groups;
+    batchnorm_job image = open_image(job, n, worker);
+    sum_image(&image);
+    for (ptrdiff_t g = 0; g < groups; g++) {
+        ptrdiff_t first = g * size;
+        const double *means = image.sums + first, *squares = means + image.w.pixel;
+        double mean, within, between;
+        ADD_UP(mean, c, size, means[c])
+        mean /= (double)size;
+        ADD_UP(within, c, size, squares[c])
+        ADD_UP(between, c, size, (means[c] - mean) * (means[c] - mean))
+        double pixels = (double)image.w.pixels, var = (within + pixels * between) / (pixels * (double)size);
+        real rounded = job->var[n * groups + g] = (real)var, centre = job->mean[n * groups + g] = (real)mean;
+        double scale = 1 / sqrt(rounded + job->s->eps);
+        for (ptrdiff_t c = first; c < first + size; c++) {
+            image.centre[c] = centre;
+            image.factor[c] = (real)(job->gamma[c] * scale);
+            image.offset[c] = job->beta[c];
+        }
+    }
+    repeat_channels(&image.w, image.centre);
+    repeat_channels(&image.w, image.factor);
+    repeat_channels(&image.w, image.offset);
+    apply_chunk(&image, 0, 0);
+}
+
+void NAME(groupnorm_forward)(const groupnorm_shape *s, int threads, ptrdiff_t n, const void *x,
+                             const void *gamma, const void *beta, void *y, void *mean, void *var,
+                             void *scratch) {
+    groupnorm_job job = plan_groups(s, n, x, scratch);
+    job.gamma = gamma;
+    job.beta = beta;
+    job.out = y;
+    job.mean = mean;
+    job.var = var;
+    pool_run(threads, n, groupnorm_forward_image, &job);
+}
+
+/* Sums of one image to the totals of its run, and dx if there is one. */
+static void groupnorm_backward_image(const groupnorm_job *job, ptrdiff_t n, int worker, double *dgamma,
+                                     double *dbeta) {
+    ptrdiff_t groups = job->s->groups, size = job->s->x.C / groups;
+    batchnorm_job image = open_image(job, n, worker);
+    for (ptrdiff_t g = 0; g < groups; g++)
+        for (ptrdiff_t c = g * size; c < (g + 1) * size; c++)
+            image.centre[c] = job->mean[n * groups + g];
+    repeat_channels(&image.w, image.centre);
+    sum_image_gradient(&image);
+    for (ptrdiff_t g = 0; g < groups; g++) {
+        ptrdiff_t first = g * size;
+        const double *sums = image.sums + first, *products = sums + image.w.pixel;
+        const real *gamma = job->gamma + first;
+        double scale = 1 / sqrt(job->var[n * groups + g] + job->s->eps);
+        double sum, product, count = (double)(size * image.w.pixels);
+        ADD_UP(sum, c, size, gamma[c] * sums[c])
+        ADD_UP(product, c, size, gamma[c] * products[c])
+        real slope = (real)(-scale * scale * scale * product / count), offset = (real)(-scale * sum / count);
+        for (ptrdiff_t c = 0; c < size; c++) {
+            dbeta[first + c] += sums[c];
+            dgamma[first + c] += products[c] * scale;
+        }
+        for (ptrdiff_t c = 0; c < size; c++) {
+            image.factor[first + c] = (real)(gamma[c] * scale);
+            image.slope[first + c] = slope;
+            image.offset[first + c] = offset;
+        }
+    }
+    if (!job->out)
+        return;
+    repeat_channels(&image.w, image.factor);
+    repeat_channels(&image.w, image.slope);
+    repeat_channels(&image.w, image.offset);
+    apply_gradient_chunk(&image, 0, 0);
+}
+
+static void groupnorm_backward_run(const void *context, ptrdiff_t run, int worker) {
+    const groupnorm_job *job = context;
+    ptrdiff_t pixel = job->s->x.pixel;
+    double *totals = job->totals + run * 2 * pixel;
+    memset(totals, 0, (size_t)(2 * pixel) * sizeof(double));
+    for (ptrdiff_t n = job->n * run / job->runs; n < job->n * (run + 1) / job->runs; n++)
+        groupnorm_backward_image(job, n, worker, totals, totals + pixel);
+}
+
+void NAME(groupnorm_backward)(const groupnorm_shape *s, int threads, ptrdiff_t n, const void *dy,
+                              const void *x, const void *gamma, const void *mean, const void *var, void *dx,
+                              void *dgamma, void *dbeta, void *scratch) {
+    groupnorm_job job = plan_groups(s, n, x, scratch);
+    job.dy = dy;
+    job.gamma = gamma;
+    job.out = dx;
+    job.mean = (real *)mean;
+    job.var = (real *)var;
+    pool_run(threads, job.runs, groupnorm_backward_run, &job);
+    for (ptrdiff_t c = 0; c < s->x.pixel; c++) {
+        double slope = 0, sum = 0;
+        for (ptrdiff_t run = 0; run < job.runs; run++) {
+            slope += job.totals[run * 2 * s->x.pixel + c];
+            sum += job.totals[(run * 2 + 1) * s->x.pixel + c];
+        }
+        ((real *)dgamma)[c] = (real)slope;
+        ((real *)dbeta)[c] = (real)sum;
+    }
 }
 
 /* Local response normalisation, a few pixels at a time: squares go to rows with zeros on either

@@ -47,6 +47,14 @@ class NormCase(NamedTuple):
     shape: tuple[int, ...]
 
 
+class GroupNormCase(NamedTuple):
+    """Group norm of images x (N,C,H,W) or vectors (N,C)."""
+
+    name: str
+    shape: tuple[int, ...]
+    groups: int
+
+
 class LrnCase(NamedTuple):
     """Local response normalisation of x (N,C,H,W) over `size` channels."""
 
@@ -191,6 +199,26 @@ NORM_CASES = [
     NormCase("more channels than fit a cache", (9, 5000)),
     *[NormCase(f"{C} channels", (2, C, 3, 3)) for C in TAILS],
     *[NormCase(f"{N} vectors", (N, 3)) for N in TAILS if N > 1],
+]
+
+GROUP_NORM_CASES = [
+    GroupNormCase("two groups", (3, 6, 4, 5), 2),
+    GroupNormCase("one group", (2, 5, 3, 4), 1),
+    GroupNormCase("a group each", (2, 5, 3, 4), 5),
+    GroupNormCase("vectors", (4, 12), 3),
+    GroupNormCase("vectors, one group", (3, 33), 1),
+    GroupNormCase("long vectors", (2, 5000), 1),
+    GroupNormCase("batch 0", (0, 4, 3, 3), 2),
+    GroupNormCase("batch 1", (1, 4, 5, 5), 2),
+    GroupNormCase("more images than runs", (70, 4, 2, 2), 2),
+    GroupNormCase("one pixel", (3, 8, 1, 1), 2),
+    GroupNormCase("one value", (3, 1, 1, 1), 1),
+    GroupNormCase("more pixels than fit a cache", (2, 6, 37, 41), 3),
+    GroupNormCase("blocks that end within a row of pixels", (1, 3, 1, 2053), 3),
+    GroupNormCase("groups that end within a vector", (2, 42, 3, 2), 6),
+    GroupNormCase("more channels than fit a block", (2, 700, 2, 1), 7),
+    *[GroupNormCase(f"{C} channels", (2, C, 3, 3), 1) for C in TAILS],
+    *[GroupNormCase(f"{G} groups of 3", (2, 3 * G, 2, 3), G) for G in TAILS],
 ]
 
 LRN_CASES = [

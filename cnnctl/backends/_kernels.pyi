@@ -18,7 +18,9 @@ class Kernels:
     def activation_backward(
         self, kind: int, alpha: float, shape: Extents, n: int, dy: Any, x_or_y: Any, dx: Any
     ) -> None: ...
-    def dropout(self, shape: Extents, n: int, rate: float, key: int, x: Any, y: Any) -> None: ...
+    def dropout(
+        self, shape: Extents, n: int, rate: float, spatial: bool, key: int, x: Any, y: Any
+    ) -> None: ...
     def prepare_images(
         self,
         shape: Extents,
@@ -134,6 +136,32 @@ class BatchNormKernel:
         dbeta: Any,
         scratch: Any,
     ) -> None: ...
+
+class GroupNormKernel:
+    def __init__(self, kernels: Kernels, x: Extents, groups: int, eps: float) -> None: ...
+    def scratch(self, n: int) -> int: ...
+    def forward(
+        self, n: int, x: Any, gamma: Any, beta: Any, y: Any, mean: Any, var: Any, scratch: Any
+    ) -> None: ...
+    def backward(
+        self,
+        n: int,
+        dy: Any,
+        x: Any,
+        gamma: Any,
+        mean: Any,
+        var: Any,
+        dx: Any,
+        dgamma: Any,
+        dbeta: Any,
+        scratch: Any,
+    ) -> None: ...
+
+class ScaleKernel:
+    def __init__(self, kernels: Kernels, x: Extents) -> None: ...
+    def scratch(self, n: int) -> int: ...
+    def forward(self, n: int, x: Any, w: Any, b: Any, y: Any, scratch: Any) -> None: ...
+    def backward(self, n: int, dy: Any, x: Any, w: Any, dx: Any, dw: Any, db: Any, scratch: Any) -> None: ...
 
 class LrnKernel:
     def __init__(

@@ -249,6 +249,53 @@ class Backend(ABC):
         _check_same("dy", dy, x.shape, x.dtype)
         return self._batchnorm_backward(dy, x, gamma, mean, var, float(eps))
 
+    # Group normalisation: x is (N,C,H,W) or (N,C), and a group's values are those of C/groups
+    # neighbouring channels of one image
+
+    def groupnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """y = gamma (x - mean) / sqrt(var + eps) + beta, each group of an image by itself; y, mean, var.
+
+        mean and var are those of the group's values, var the biased one; gamma and beta are the
+        channel's. With one group this is layer norm, with as many as channels instance norm.
+        Shapes: x (N,C,H,W) or (N,C), gamma and beta (C) -> y as x, mean and var (N,groups).
+        Raises ShapeError where groups does not divide C. Source: Wu, He 2018.
+        """
+        check_groupnorm(x, groups, eps, gamma=gamma, beta=beta)
+        return self._groupnorm_forward(x, gamma, beta, groups, float(eps))
+
+    def groupnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """(dx, dgamma, dbeta), given the forward's mean and var, through which x acts as well.
+
+        With z = (x - mean) / sqrt(var + eps) and g = gamma dy, means over a group's values:
+        dx = (g - mean of g - z (mean of g z)) / sqrt(var + eps); for each channel, with sums over
+        N, H and W, dbeta = sum of dy, dgamma = sum of dy z.
+        """
+        check_groupnorm(x, groups, eps, gamma=gamma)
+        for field, array in (("mean", mean), ("var", var)):
+            _check_same(field, array, (len(x), groups), x.dtype)
+        _check_same("dy", dy, x.shape, x.dtype)
+        return self._groupnorm_backward(dy, x, gamma, mean, var, groups, float(eps))
+
+    # Scaling of channels
+
+    def scale_forward(self, x: Array, w: Array, b: Array) -> Array:
+        """y = w x + b, with the channel's w and b. Shapes: x (N,C,H,W) or (N,C), w and b (C) -> y as x.
+
+        Behind an average pool, LeNet's subsampling: LeCun et al. 1998, section II.B.
+        """
+        check_scale(x, w=w, b=b)
+        return self._scale_forward(x, w, b)
+
+    def scale_backward(self, dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+        """dx = w dy; for each channel dw = sum of dy x, db = sum of dy."""
+        check_scale(x, w=w)
+        _check_same("dy", dy, x.shape, x.dtype)
+        return self._scale_backward(dy, x, w)
+
     # Local response normalisation
 
     def lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
@@ -273,16 +320,17 @@ class Backend(ABC):
 
     # Dropout
 
-    def dropout(self, x: Array, rate: float, seed: int) -> Array:
+    def dropout(self, x: Array, rate: float, seed: int, spatial: bool = False) -> Array:
         """y = x / (1 - rate) where the seed's mask keeps x, 0 elsewhere, whatever x was there.
 
         The mask is a function of seed and position alone (`cnnctl.backends.dropout` has it), the
-        same in every backend; so dx = dropout(dy, rate, seed). Shapes: x (N,C,H,W) or (N,D) -> y
-        likewise; rate in [0, 1), seed in [0, 2^64).
-        Source: Srivastava et al. 2014, scaled while training ("inverted").
+        same in every backend; so dx = dropout(dy, rate, seed). With `spatial` the position is that
+        of image and channel, so that a channel stays or goes as a whole. Shapes: x (N,C,H,W) or
+        (N,D) -> y likewise; rate in [0, 1), seed in [0, 2^64).
+        Source: Srivastava et al. 2014, scaled while training ("inverted"); spatial: Tompson et al. 2015.
         """
         check_dropout(x, rate, seed)
-        return self._dropout(x, float(rate), seed)
+        return self._dropout(x, float(rate), seed, spatial)
 
     # Loss
 
@@ -729,13 +777,29 @@ class Backend(ABC):
     ) -> tuple[Array, Array, Array]: ...
 
     @abstractmethod
+    def _groupnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]: ...
+
+    @abstractmethod
+    def _groupnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]: ...
+
+    @abstractmethod
+    def _scale_forward(self, x: Array, w: Array, b: Array) -> Array: ...
+
+    @abstractmethod
+    def _scale_backward(self, dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]: ...
+
+    @abstractmethod
     def _lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array: ...
 
     @abstractmethod
     def _lrn_backward(self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array: ...
 
     @abstractmethod
-    def _dropout(self, x: Array, rate: float, seed: int) -> Array: ...
+    def _dropout(self, x: Array, rate: float, seed: int, spatial: bool) -> Array: ...
 
     @abstractmethod
     def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]: ...
@@ -960,14 +1024,33 @@ def _check_fused_activation(activation: Activation | None, alpha: float | None) 
         check_activation(activation, alpha)
 
 
-def check_batchnorm(x: Array, eps: float, **per_channel: Array) -> None:
-    """Validate images or vectors, eps, and arrays that have a number a channel."""
+def check_scale(x: Array, **per_channel: Array) -> None:
+    """Validate images or vectors, and arrays that have a number a channel."""
     _check_dtype("x", x)
     if x.ndim not in {2, 4} or x.shape[1] < 1:
         raise ShapeError(f"x: shape {x.shape} is not (N, C, H, W) or (N, C) with at least one channel")
-    check_real("eps", eps, 0, above=True)
     for field, array in per_channel.items():
         _check_same(field, array, x.shape[1:2], x.dtype)
+
+
+def check_batchnorm(x: Array, eps: float, **per_channel: Array) -> None:
+    """Validate images or vectors, eps, and arrays that have a number a channel."""
+    check_scale(x, **per_channel)
+    check_real("eps", eps, 0, above=True)
+
+
+def check_groupnorm(x: Array, groups: int, eps: float, **per_channel: Array) -> None:
+    """Validate images or vectors with values to normalise, groups, eps and numbers a channel."""
+    check_batchnorm(x, eps, **per_channel)
+    if 0 in x.shape[1:]:
+        raise ShapeError(f"x: shape {x.shape} has images without pixels")
+    check_groups(groups, x.shape[1])
+
+
+def check_groups(groups: int, channels: int) -> None:
+    """Validate a number of groups of equally many channels."""
+    if type(groups) is not int or groups < 1 or channels % groups:
+        raise ShapeError(f"groups: {groups!r} does not divide the {channels} channels")
 
 
 def check_lrn(x: Array, size: int, alpha: float, beta: float, k: float) -> None:

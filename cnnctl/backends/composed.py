@@ -20,12 +20,14 @@ from cnnctl.backends.specs import (
     ConvSpec,
     DropoutSpec,
     FlattenSpec,
+    GroupNormSpec,
     LinearSpec,
     LrnSpec,
     Pool,
     PoolSpec,
     RawImages,
     Sandwich,
+    ScaleSpec,
     Shape,
     Spec,
 )
@@ -96,6 +98,11 @@ class ComposedStage(Stage):
             case BatchNormSpec():
                 self.parameters = _natural_parameters(shape[:1], bias=True)
                 self._plan_statistics(shape[0])
+            case GroupNormSpec(groups):
+                self.parameters = _natural_parameters(shape[:1], bias=True)
+                self.saved = {"mean": (groups, None), "var": (groups, None)}
+            case ScaleSpec():
+                self.parameters = _natural_parameters(shape[:1], bias=True)
             case DropoutSpec(_, seed):
                 self.seed = seed
         self.output = NaturalLayout(shape)
@@ -145,8 +152,14 @@ class ComposedStage(Stage):
                 y[...] = self._normalize(x, norm, training)
             case LrnSpec(size, alpha, beta, k):
                 y[...] = backend.lrn_forward(x, size, alpha, beta, k)
-            case DropoutSpec(rate):
-                y[...] = backend.dropout(x, rate, self.seed) if training else x
+            case GroupNormSpec(groups, eps):
+                affine = b.params["weight"], b.params["bias"]
+                y[...], *moments = backend.groupnorm_forward(x, *affine, groups, eps)
+                b.saved["mean"][:n], b.saved["var"][:n] = moments
+            case ScaleSpec():
+                y[...] = backend.scale_forward(x, b.params["weight"], b.params["bias"])
+            case DropoutSpec(rate, _, spatial):
+                y[...] = backend.dropout(x, rate, self.seed, spatial) if training else x
 
     def _convolve(self, x: Array, sandwich: Sandwich, training: bool) -> Array:
         """y of a fused convolution; training saves what backward needs and moves the statistics."""
@@ -241,8 +254,15 @@ class ComposedStage(Stage):
                 )
             case LrnSpec(size, alpha, beta, k):
                 dx = backend.lrn_backward(dy, x, size, alpha, beta, k)
-            case DropoutSpec(rate):
-                dx = backend.dropout(dy, rate, self.seed)
+            case GroupNormSpec(groups, eps):
+                moments = b.saved["mean"][:n], b.saved["var"][:n]
+                dx, *gradients = backend.groupnorm_backward(  # type: ignore[assignment]
+                    dy, x, b.params["weight"], *moments, groups, eps
+                )
+            case ScaleSpec():
+                dx, *gradients = backend.scale_backward(dy, x, b.params["weight"])  # type: ignore[assignment]
+            case DropoutSpec(rate, _, spatial):
+                dx = backend.dropout(dy, rate, self.seed, spatial)
         for gradient, target in zip(gradients, b.grads.values(), strict=False):
             target[...] = gradient
         if b.dx is not None and dx is not None:

@@ -1,4 +1,4 @@
-"""Dropout's mask: which elements stay, from a seed and their positions alone.
+"""Dropout's mask: which elements or channels stay, from a seed and their positions alone.
 
 Written here for numpy and once more in C; both draw the same bits. Keeps no generator and
 no state.
@@ -11,14 +11,15 @@ import numpy as np
 from cnnctl.backends.specs import Array, mix_seed
 
 
-def drop_elements(x: Array, rate: float, seed: int) -> Array:
-    """x / (1 - rate) where the mask keeps it, 0 elsewhere."""
+def drop_elements(x: Array, rate: float, seed: int, spatial: bool = False) -> Array:
+    """x / (1 - rate) where the mask keeps it, 0 elsewhere; with `spatial` the mask is that of channels."""
     scale = x.dtype.type(1 / (1 - rate))
-    return np.where(draw_mask(x.shape, rate, seed), x * scale, 0)
+    kept = draw_mask(x.shape[:2] if spatial else x.shape, rate, seed)
+    return np.where(kept.reshape(*kept.shape, *(x.ndim - kept.ndim) * (1,)), x * scale, 0)
 
 
 def draw_mask(shape: tuple[int, ...], rate: float, seed: int) -> Array:
-    """True where an element of images (N,C,H,W) or vectors (N,D) stays.
+    """True where an element of images (N,C,H,W) or vectors (N,D), or a channel of (N,C), stays.
 
     Elements are counted in the order n, h, w, c, modulo 2^32. Number i stays where
     mix(mix(i + low) ^ high) >= floor(rate 2^32), in 32-bit arithmetic; low and high are the

@@ -6,7 +6,7 @@ its own; the matmul is the BLAS numpy was built with.
 """
 
 from functools import cache
-from math import pi, sqrt
+from math import pi, prod, sqrt
 from typing import Any, ClassVar
 
 import numpy as np
@@ -177,6 +177,39 @@ class Im2colBackend(ComposedBackend):
         dx *= _spread(gamma * scale, x)
         return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
+    def _groupnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        values = _view_groups(x, groups)
+        mean = values.mean(axis=-1, dtype=np.float64).astype(x.dtype)
+        centred = values - mean[..., None]
+        var = np.square(centred).mean(axis=-1, dtype=np.float64).astype(x.dtype)
+        centred *= (1 / np.sqrt(var + x.dtype.type(eps)))[..., None]
+        y = centred.reshape(x.shape)
+        y *= _spread(gamma, x)
+        y += _spread(beta, x)
+        return y, mean, var
+
+    def _groupnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        scale = (1 / np.sqrt(var + x.dtype.type(eps)))[..., None]
+        z = (_view_groups(x, groups) - mean[..., None]) * scale
+        dz = _view_groups(dy * _spread(gamma, x), groups)
+        dx = dz - dz.mean(axis=-1, dtype=np.float64, keepdims=True).astype(x.dtype)
+        dx -= z * (dz * z).mean(axis=-1, dtype=np.float64, keepdims=True).astype(x.dtype)
+        dx *= scale
+        dgamma, dbeta = _sum_channels(dy * z.reshape(x.shape)), _sum_channels(dy)
+        return dx.reshape(x.shape), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+    def _scale_forward(self, x: Array, w: Array, b: Array) -> Array:
+        y = x * _spread(w, x)
+        y += _spread(b, x)
+        return y
+
+    def _scale_backward(self, dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+        return dy * _spread(w, x), _sum_channels(dy * x).astype(x.dtype), _sum_channels(dy).astype(x.dtype)
+
     def _lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         return x * _sum_squares(x, size, alpha, k) ** -beta
 
@@ -185,8 +218,8 @@ class Im2colBackend(ComposedBackend):
         ds = _sum_neighbours(dy * x * s ** (-beta - 1), (size - 1) // 2, size // 2)
         return dy * s**-beta - 2 * alpha * beta / size * x * ds
 
-    def _dropout(self, x: Array, rate: float, seed: int) -> Array:
-        return drop_elements(x, rate, seed)
+    def _dropout(self, x: Array, rate: float, seed: int, spatial: bool) -> Array:
+        return drop_elements(x, rate, seed, spatial)
 
     def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
         shifted = scores - scores.max(axis=1, keepdims=True)
@@ -407,6 +440,11 @@ def _sum_channels(x: Array) -> Array:
     """Each channel's sum, (C) float64, of images (N,C,H,W) or vectors (N,C)."""
     sums: Array = x.sum(axis=(0, 2, 3)[: x.ndim - 1], dtype=np.float64)
     return sums
+
+
+def _view_groups(x: Array, groups: int) -> Array:
+    """The values of each group, (N, groups, C/groups H W), of images (N,C,H,W) or vectors (N,C)."""
+    return x.reshape(len(x), groups, prod(x.shape[1:]) // groups)
 
 
 def _spread(per_channel: Array, x: Array) -> Array:

@@ -179,6 +179,56 @@ class NaiveBackend(ComposedBackend):
             dx[:, c] = gamma[c] / deviation * (dy[:, c] - dbeta[c] / count - z * dgamma[c] / count)
         return dx, dgamma, dbeta
 
+    def _groupnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        size = x.shape[1] // groups
+        y = np.empty(x.shape, x.dtype)
+        mean, var = np.empty((2, len(x), groups), x.dtype)
+        for n, g in np.ndindex(mean.shape):
+            channels = range(g * size, (g + 1) * size)
+            values = x[n, channels]
+            mean[n, g] = np.sum(values) / values.size
+            var[n, g] = np.sum((values - mean[n, g]) ** 2) / values.size
+            for c in channels:
+                y[n, c] = gamma[c] * (x[n, c] - mean[n, g]) / np.sqrt(var[n, g] + eps) + beta[c]
+        return y, mean, var
+
+    def _groupnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        size = x.shape[1] // groups
+        dx = np.empty(x.shape, x.dtype)
+        dgamma, dbeta = np.zeros_like(gamma), np.zeros_like(gamma)
+        for n, g in np.ndindex(mean.shape):
+            deviation = np.sqrt(var[n, g] + eps)
+            z = (x[n] - mean[n, g]) / deviation
+            total = product = x.dtype.type(0)
+            for c in range(g * size, (g + 1) * size):
+                dbeta[c] += np.sum(dy[n, c])
+                dgamma[c] += np.sum(dy[n, c] * z[c])
+                total += gamma[c] * np.sum(dy[n, c])
+                product += gamma[c] * np.sum(dy[n, c] * z[c])
+            count = x[n, :size].size
+            for c in range(g * size, (g + 1) * size):
+                dx[n, c] = (gamma[c] * dy[n, c] - total / count - z[c] * product / count) / deviation
+        return dx, dgamma, dbeta
+
+    def _scale_forward(self, x: Array, w: Array, b: Array) -> Array:
+        y = np.empty(x.shape, x.dtype)
+        for c in range(x.shape[1]):
+            y[:, c] = w[c] * x[:, c] + b[c]
+        return y
+
+    def _scale_backward(self, dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+        dx = np.empty(x.shape, x.dtype)
+        dw, db = np.empty_like(w), np.empty_like(w)
+        for c in range(x.shape[1]):
+            dx[:, c] = w[c] * dy[:, c]
+            dw[c] = np.sum(dy[:, c] * x[:, c])
+            db[c] = np.sum(dy[:, c])
+        return dx, dw, db
+
     def _lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         y = np.empty(x.shape, x.dtype)
         for n, c in np.ndindex(x.shape[:2]):
@@ -195,8 +245,8 @@ class NaiveBackend(ComposedBackend):
                 dx[n, j] += ds * alpha / size * 2 * x[n, j]
         return dx
 
-    def _dropout(self, x: Array, rate: float, seed: int) -> Array:
-        return drop_elements(x, rate, seed)
+    def _dropout(self, x: Array, rate: float, seed: int, spatial: bool) -> Array:
+        return drop_elements(x, rate, seed, spatial)
 
     def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
         p = np.empty(scores.shape, scores.dtype)

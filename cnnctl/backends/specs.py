@@ -163,11 +163,31 @@ class LrnSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupNormSpec:
+    """Normalisation of each image by itself, over `groups` groups of channels."""
+
+    groups: int
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleSpec:
+    """A learnt factor and offset for each channel."""
+
+
+@dataclass(frozen=True, slots=True)
 class DropoutSpec:
-    """Dropout in training; each step's mask is drawn from `seed` mixed with the step's number."""
+    """Dropout in training; each step's mask is drawn from `seed` mixed with the step's number.
+
+    Attributes:
+        rate: share of what is cleared.
+        seed: settles the masks.
+        spatial: whether channels are cleared as a whole.
+    """
 
     rate: float
     seed: int
+    spatial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +206,8 @@ Spec = (
     | PoolSpec
     | ActivationSpec
     | BatchNormSpec
+    | GroupNormSpec
+    | ScaleSpec
     | LrnSpec
     | DropoutSpec
     | AddSpec

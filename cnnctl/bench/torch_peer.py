@@ -190,6 +190,17 @@ class Residual(nn.Module):
         return self.layers(x) + self.shortcut(x)
 
 
+class Scale(nn.Module):
+    """y = weight x + bias, with a weight and a bias for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.empty(channels)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None])
+
+
 def build_module(layers: Sequence[Layer]) -> nn.Sequential:
     """Modules that compute what the layers do, with copies of their parameters.
 
@@ -281,6 +292,20 @@ def _build_batchnorm(layer: Any) -> list[nn.Module]:
     return [_load(norm(layer.input_shape[0], layer.eps, layer.momentum), layer)]
 
 
+def _build_groupnorm(layer: Any) -> list[nn.Module]:
+    return [_load(nn.GroupNorm(layer.spec.groups, layer.input_shape[0], layer.eps), layer)]
+
+
+def _build_layernorm(layer: Any) -> list[nn.Module]:
+    if len(layer.input_shape) > 1:  # PyTorch's layer norm would have a weight for every pixel
+        return _build_groupnorm(layer)
+    return [_load(nn.LayerNorm(layer.input_shape, layer.eps), layer)]
+
+
+def _build_instancenorm(layer: Any) -> list[nn.Module]:
+    return [_load(nn.InstanceNorm2d(layer.input_shape[0], layer.eps, affine=True), layer)]
+
+
 def _build_maxpool(layer: Any) -> list[nn.Module]:
     border, padding = _split_padding(layer.window, -inf)
     return [*border, nn.MaxPool2d(layer.window.kernel, layer.window.stride, padding)]
@@ -294,6 +319,10 @@ def _build_avgpool(layer: Any) -> list[nn.Module]:
             "give both sides of an axis the same"
         )
     return [nn.AvgPool2d(layer.window.kernel, layer.window.stride, padding, count_include_pad=False)]
+
+
+def _build_subsampling(layer: Any) -> list[nn.Module]:
+    return [*_build_avgpool(layer), _load(Scale(layer.input_shape[0]), layer)]
 
 
 def _build_globalavgpool(layer: Layer) -> list[nn.Module]:
@@ -317,8 +346,12 @@ BUILDERS: dict[str, Callable[[Any], list[nn.Module]]] = {
     "conv": _build_conv,
     "linear": _build_linear,
     "batchnorm": _build_batchnorm,
+    "layernorm": _build_layernorm,
+    "groupnorm": _build_groupnorm,
+    "instancenorm": _build_instancenorm,
     "maxpool": _build_maxpool,
     "avgpool": _build_avgpool,
+    "subsampling": _build_subsampling,
     "globalavgpool": _build_globalavgpool,
     "residual": _build_residual,
     "flatten": lambda layer: [nn.Flatten()],
@@ -329,7 +362,7 @@ BUILDERS: dict[str, Callable[[Any], list[nn.Module]]] = {
     "sigmoid": lambda layer: [nn.Sigmoid()],
     "gelu": lambda layer: [nn.GELU()],
     "silu": lambda layer: [nn.SiLU()],
-    "dropout": lambda layer: [nn.Dropout(layer.rate)],
+    "dropout": lambda layer: [(nn.Dropout2d if layer.spatial else nn.Dropout)(layer.rate)],
     "lrn": lambda layer: [nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)],
 }
 """The modules that make up a layer of each kind."""

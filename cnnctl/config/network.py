@@ -157,6 +157,12 @@ class AvgPoolConfig(MaxPoolConfig):
     kind: ClassVar[str] = "avgpool"
 
 
+class SubsamplingConfig(MaxPoolConfig):
+    """The mean of each window, with a learnt factor and offset for each channel."""
+
+    kind: ClassVar[str] = "subsampling"
+
+
 class GlobalAvgPoolConfig(LayerConfig):
     """The mean of all pixels of a channel."""
 
@@ -242,6 +248,29 @@ class BatchNormConfig(LayerConfig):
     )
 
 
+class LayerNormConfig(LayerConfig):
+    """Mean 0 and variance 1 for all of an image, then a learnt scale and offset for each channel."""
+
+    kind: ClassVar[str] = "layernorm"
+
+    eps: Positive = Field(default=1e-5, description="keeps the divisor from 0, above 0")
+
+
+class InstanceNormConfig(LayerNormConfig):
+    """Mean 0 and variance 1 for each channel of an image, then a learnt scale and offset."""
+
+    kind: ClassVar[str] = "instancenorm"
+
+
+class GroupNormConfig(LayerNormConfig):
+    """Mean 0 and variance 1 for each group of channels of an image, then a learnt scale and offset."""
+
+    kind: ClassVar[str] = "groupnorm"
+    shorthand: ClassVar[str | None] = "groups"
+
+    groups: Count = Field(description="groups of equally many channels, at least 1")
+
+
 class LrnConfig(LayerConfig):
     """Local response normalisation: x / (k + alpha/size (sum of neighbouring channels' squares))^beta."""
 
@@ -254,12 +283,13 @@ class LrnConfig(LayerConfig):
 
 
 class DropoutConfig(LayerConfig):
-    """In training, elements are cleared at random and the others scaled up."""
+    """In training, elements or whole channels are cleared at random and the others scaled up."""
 
     kind: ClassVar[str] = "dropout"
     shorthand: ClassVar[str | None] = "rate"
 
     rate: Fraction = Field(default=0.5, description="share of the elements cleared, at least 0 and below 1")
+    spatial: Flag = Field(default=False, description="whether a channel of an image is cleared as a whole")
 
 
 def _check_layers(value: Any) -> tuple[Any, ...]:
@@ -309,6 +339,7 @@ Layer = Annotated[
     Annotated[ConvConfig, Tag("conv")]
     | Annotated[MaxPoolConfig, Tag("maxpool")]
     | Annotated[AvgPoolConfig, Tag("avgpool")]
+    | Annotated[SubsamplingConfig, Tag("subsampling")]
     | Annotated[GlobalAvgPoolConfig, Tag("globalavgpool")]
     | Annotated[LinearConfig, Tag("linear")]
     | Annotated[FlattenConfig, Tag("flatten")]
@@ -320,14 +351,19 @@ Layer = Annotated[
     | Annotated[GELUConfig, Tag("gelu")]
     | Annotated[SiLUConfig, Tag("silu")]
     | Annotated[BatchNormConfig, Tag("batchnorm")]
+    | Annotated[LayerNormConfig, Tag("layernorm")]
+    | Annotated[GroupNormConfig, Tag("groupnorm")]
+    | Annotated[InstanceNormConfig, Tag("instancenorm")]
     | Annotated[LrnConfig, Tag("lrn")]
     | Annotated[DropoutConfig, Tag("dropout")]
     | Annotated[ResidualConfig, Tag("residual")],
     Discriminator(kind_of),
     one_of(
-        *(ConvConfig, MaxPoolConfig, AvgPoolConfig, GlobalAvgPoolConfig, LinearConfig, FlattenConfig),
+        *(ConvConfig, MaxPoolConfig, AvgPoolConfig, SubsamplingConfig, GlobalAvgPoolConfig),
+        *(LinearConfig, FlattenConfig),
         *(ReLUConfig, LeakyReLUConfig, ELUConfig, TanhConfig, SigmoidConfig, GELUConfig, SiLUConfig),
-        *(BatchNormConfig, LrnConfig, DropoutConfig, ResidualConfig),
+        *(BatchNormConfig, LayerNormConfig, GroupNormConfig, InstanceNormConfig, LrnConfig),
+        *(DropoutConfig, ResidualConfig),
     ),
 ]
 ResidualConfig.model_rebuild()

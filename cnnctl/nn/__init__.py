@@ -8,9 +8,9 @@ from cnnctl.nn.layer import Layer, Shape
 from cnnctl.nn.linear import Flatten, Linear
 from cnnctl.nn.loss import SoftmaxCrossEntropy
 from cnnctl.nn.network import Network, SummaryRow
-from cnnctl.nn.norm import BatchNorm, LocalResponseNorm
+from cnnctl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
 from cnnctl.nn.plan import Plan, StepResult
-from cnnctl.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from cnnctl.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, Subsampling
 from cnnctl.nn.residual import Residual
 
 __all__ = [
@@ -24,9 +24,12 @@ __all__ = [
     "Flatten",
     "Gaussian",
     "GlobalAvgPool",
+    "GroupNorm",
     "He",
     "Initializer",
+    "InstanceNorm",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
@@ -41,6 +44,7 @@ __all__ = [
     "Sigmoid",
     "SoftmaxCrossEntropy",
     "StepResult",
+    "Subsampling",
     "SummaryRow",
     "Tanh",
     "Xavier",

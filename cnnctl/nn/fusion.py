@@ -61,7 +61,7 @@ def fuse_layers(layers: Sequence[Layer]) -> list[Node]:
 
 def _fuse_sequence(nodes: list[Node], layers: Sequence[Layer], value: int) -> int:
     """Append the nodes of layers that read `value`; returns the value they make."""
-    rest = list(layers)
+    rest = [step for layer in layers for step in layer.steps]
     while rest:
         layer = rest.pop(0)
         if isinstance(layer, Residual):

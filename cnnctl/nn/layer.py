@@ -62,6 +62,11 @@ class Layer(ABC):
     def spec(self) -> Spec:
         """The backend operation it means."""
 
+    @property
+    def steps(self) -> tuple["Layer", ...]:
+        """What a plan runs one after the other in its place: itself, if it is one operation."""
+        return (self,)
+
     def walk(self) -> Iterator["Layer"]:
         """The layers it consists of: itself, unless it is a block of others."""
         yield self

@@ -1,15 +1,16 @@
-"""Normalisation: over the batch, and over neighbouring channels. No layer, group or instance norm."""
+"""Normalisation: over the batch, over groups of channels of one image, and over neighbouring channels."""
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 
-from cnnctl.backends.base import Backend, check_lrn_settings
+from cnnctl.backends.base import Backend, check_groups, check_lrn_settings
 from cnnctl.backends.composed import move_statistics
-from cnnctl.backends.specs import Array, BatchNormSpec, LrnSpec, Spec
+from cnnctl.backends.specs import Array, BatchNormSpec, GroupNormSpec, LrnSpec, Spec
 from cnnctl.errors import check_real
 from cnnctl.nn.initializers import Initializer
-from cnnctl.nn.layer import Layer, Shape, as_image
+from cnnctl.nn.layer import Layer, Shape, as_count, as_image
 
 
 class BatchNorm(Layer):
@@ -69,6 +70,123 @@ class BatchNorm(Layer):
         x, mean, var = saved
         dx, dgamma, dbeta = backend.batchnorm_backward(dy, x, self.params["weight"], mean, var, self.eps)
         return dx, {"weight": dgamma, "bias": dbeta}
+
+
+class GroupedNorm(Layer):
+    """What norms of single images share: y = weight (x - mean) / sqrt(var + eps) + bias.
+
+    mean and var are those of a group of an image's neighbouring channels; weight and bias are the
+    channel's. In training and otherwise the same: there are no running statistics, and no batch is
+    too small.
+
+    Shapes: x (N,C,H,W) or (N,C), weight and bias (C) -> y as x.
+    """
+
+    def __init__(self, eps: float = 1e-5, name: str | None = None) -> None:
+        super().__init__(name)
+        check_real("eps", eps, 0, above=True)
+        self.eps = eps
+
+    @abstractmethod
+    def count_groups(self, channels: int) -> int:
+        """How many groups so many channels fall into."""
+
+    @property
+    def spec(self) -> Spec:
+        return GroupNormSpec(self.count_groups(self.input_shape[0]), self.eps)
+
+    def infer_shape(self, input_shape: Shape) -> Shape:
+        check_groups(self.count_groups(input_shape[0]), input_shape[0])
+        return input_shape
+
+    def _draw_params(
+        self,
+        input_shape: Shape,
+        dtype: np.dtype[Any],
+        rng: np.random.Generator,
+        init: Initializer | None,
+    ) -> dict[str, Array]:
+        return {"weight": np.ones(input_shape[0], dtype), "bias": np.zeros(input_shape[0], dtype)}
+
+    def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
+        affine = self.params["weight"], self.params["bias"]
+        y, mean, var = backend.groupnorm_forward(x, *affine, self.count_groups(x.shape[1]), self.eps)
+        return y, (x, mean, var)
+
+    def _backward(
+        self, dy: Array, saved: tuple[Array, ...], backend: Backend, need_dx: bool
+    ) -> tuple[Array | None, dict[str, Array]]:
+        x, mean, var = saved
+        groups, weight = self.count_groups(x.shape[1]), self.params["weight"]
+        dx, dw, db = backend.groupnorm_backward(dy, x, weight, mean, var, groups, self.eps)
+        return dx, {"weight": dw, "bias": db}
+
+
+class GroupNorm(GroupedNorm):
+    """y = weight (x - mean) / sqrt(var + eps) + bias, over C/groups channels, H and W of one image.
+
+    Shapes: x (N,C,H,W) or (N,C), weight and bias (C) -> y as x.
+
+    Args:
+        groups: of equally many channels, at least 1.
+        eps: keeps the divisor from 0, above 0.
+
+    Raises ConfigError for an eps out of range, ShapeError for groups that do not divide the
+    channels. Source: Wu, He 2018.
+    """
+
+    kind: ClassVar[str] = "groupnorm"
+
+    def __init__(self, groups: int, eps: float = 1e-5, name: str | None = None) -> None:
+        super().__init__(eps, name)
+        self.groups = as_count(groups, "groups")
+
+    def count_groups(self, channels: int) -> int:
+        return self.groups
+
+
+class LayerNorm(GroupedNorm):
+    """y = weight (x - mean) / sqrt(var + eps) + bias, over all of one image, or one whole vector.
+
+    A group norm of one group. weight and bias are the channel's; of a vector, every element is a
+    channel.
+
+    Shapes: x (N,C,H,W) or (N,D), weight and bias (C) or (D) -> y as x.
+
+    Args:
+        eps: keeps the divisor from 0, above 0.
+
+    Raises ConfigError for an eps out of range. Source: Ba, Kiros, Hinton 2016; for images with
+    weights a channel, as in Wu, He 2018, section 3.
+    """
+
+    kind: ClassVar[str] = "layernorm"
+
+    def count_groups(self, channels: int) -> int:
+        return 1
+
+
+class InstanceNorm(GroupedNorm):
+    """y = weight (x - mean) / sqrt(var + eps) + bias, over H and W of one channel of one image.
+
+    A group norm with a group for each channel.
+
+    Shapes: x (N,C,H,W), weight and bias (C) -> y as x.
+
+    Args:
+        eps: keeps the divisor from 0, above 0.
+
+    Raises ConfigError for an eps out of range, ShapeError for vectors.
+    Source: Ulyanov, Vedaldi, Lempitsky 2016.
+    """
+
+    kind: ClassVar[str] = "instancenorm"
+
+    def count_groups(self, channels: int) -> int:
+        return channels
+
+    def infer_shape(self, input_shape: Shape) -> Shape:
+        return as_image(input_shape)
 
 
 class LocalResponseNorm(Layer):

@@ -1,10 +1,13 @@
-"""Pooling over images: the maximum or the mean of windows, or the mean of all pixels."""
+"""Pooling over images: the maximum or the mean of windows, scaled or not, or the mean of all pixels."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from cnnctl.backends.base import Backend, check_pool_window
-from cnnctl.backends.specs import Array, Pool, PoolSpec, Spec
+from cnnctl.backends.specs import Array, Pool, PoolSpec, ScaleSpec, Spec
 from cnnctl.geometry import Padding, Pair, Window
+from cnnctl.nn.initializers import Initializer
 from cnnctl.nn.layer import Layer, Shape, as_image
 
 
@@ -72,6 +75,51 @@ class AvgPool(WindowPool):
     ) -> tuple[Array | None, dict[str, Array]]:
         C, H, W = self.input_shape
         return backend.avgpool_backward(dy, (len(dy), C, H, W), self.window), {}
+
+
+class Subsampling(WindowPool):
+    """y[n,c,oh,ow] = weight[c] (mean of x[n,c] over a window) + bias[c]: LeNet's trainable pooling.
+
+    weight starts at 1 and bias at 0, as an average pool. The paper multiplies the window's sum, so
+    that of four pixels its coefficient is a quarter of this weight; a sigmoid comes behind it.
+
+    Shapes: x (N,C,H,W), weight and bias (C) -> y (N,C,OH,OW). Source: LeCun et al. 1998, section II.B.
+    """
+
+    kind: ClassVar[str] = "subsampling"
+
+    @property
+    def spec(self) -> Spec:
+        """Of its second step."""
+        return ScaleSpec()
+
+    @property
+    def steps(self) -> tuple[Layer, ...]:
+        """The mean, which a convolution before it can take in, and then the scaling."""
+        mean = AvgPool(self.window.kernel, self.window.stride, self.window.padding)
+        mean.assign_name(f"{self.name}.mean")
+        return mean, self
+
+    def _draw_params(
+        self,
+        input_shape: Shape,
+        dtype: np.dtype[Any],
+        rng: np.random.Generator,
+        init: Initializer | None,
+    ) -> dict[str, Array]:
+        return {"weight": np.ones(input_shape[0], dtype), "bias": np.zeros(input_shape[0], dtype)}
+
+    def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
+        mean = backend.avgpool_forward(x, self.window)
+        return backend.scale_forward(mean, self.params["weight"], self.params["bias"]), (mean,)
+
+    def _backward(
+        self, dy: Array, saved: tuple[Array, ...], backend: Backend, need_dx: bool
+    ) -> tuple[Array | None, dict[str, Array]]:
+        (mean,) = saved
+        dmean, dw, db = backend.scale_backward(dy, mean, self.params["weight"])
+        C, H, W = self.input_shape
+        return backend.avgpool_backward(dmean, (len(dy), C, H, W), self.window), {"weight": dw, "bias": db}
 
 
 class GlobalAvgPool(Layer):

@@ -27,7 +27,10 @@ from cnnctl.nn import (
     Flatten,
     Gaussian,
     GlobalAvgPool,
+    GroupNorm,
     He,
+    InstanceNorm,
+    LayerNorm,
     LeakyReLU,
     Linear,
     LocalResponseNorm,
@@ -40,6 +43,7 @@ from cnnctl.nn import (
     Sigmoid,
     SiLU,
     SoftmaxCrossEntropy,
+    Subsampling,
     Tanh,
     Xavier,
 )
@@ -51,9 +55,9 @@ from cnnctl.train.observer import Observer
 KINDS: dict[str, Any] = {
     cls.kind: cls
     for cls in (
-        *(Conv, MaxPool, AvgPool, GlobalAvgPool, Linear, Flatten),
+        *(Conv, MaxPool, AvgPool, Subsampling, GlobalAvgPool, Linear, Flatten),
         *(ReLU, LeakyReLU, ELU, Tanh, Sigmoid, GELU, SiLU),
-        *(BatchNorm, LocalResponseNorm, Dropout, Residual),
+        *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, LocalResponseNorm, Dropout, Residual),
         *(Constant, Gaussian, Xavier, He, Orthogonal),
         *(SGD, Adam, AdamW, Adamax, AdaGrad, RMSprop, Lion),
     )

@@ -92,9 +92,19 @@ OPERATIONS = {
         [X, X, C, C, C],
         lambda backend, dy, x, gamma, mean, var: backend.batchnorm_backward(dy, x, gamma, mean, var, 2.0),
     ),
+    "groupnorm forward": Operation(
+        [X, C, C], lambda backend, x, gamma, beta: backend.groupnorm_forward(x, gamma, beta, 2, 1e-5)
+    ),
+    "groupnorm backward": Operation(
+        [X, X, C, (2, 2), (2, 2)],
+        lambda backend, dy, x, gamma, mean, var: backend.groupnorm_backward(dy, x, gamma, mean, var, 2, 2.0),
+    ),
+    "scale forward": Operation([X, C, C], lambda backend, x, w, b: backend.scale_forward(x, w, b)),
+    "scale backward": Operation([X, X, C], lambda backend, dy, x, w: backend.scale_backward(dy, x, w)),
     "lrn forward": Operation([X], lambda backend, x: backend.lrn_forward(x, 3, 1.0, 0.75, 1.0)),
     "lrn backward": Operation([X, X], lambda backend, dy, x: backend.lrn_backward(dy, x, 3, 1.0, 0.75, 1.0)),
     "dropout": Operation([X], lambda backend, x: backend.dropout(x, 0.5, 3)),
+    "spatial dropout": Operation([X], lambda backend, x: backend.dropout(x, 0.5, 3, spatial=True)),
     "softmax forward": Operation(
         [(3, 4)], lambda backend, scores: backend.softmax_cross_entropy_forward(scores, LABELS)
     ),

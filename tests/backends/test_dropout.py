@@ -40,6 +40,20 @@ def test_every_backend_draws_the_same_bits(shape: tuple[int, ...], seed: int, dt
     assert 0 < np.count_nonzero(masks[0]) < x.size
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_spatial_dropout_keeps_or_clears_whole_channels(
+    backend: Backend, shape: tuple[int, ...], rate: float, dtype: str, rng: np.random.Generator
+) -> None:
+    """By the mask of vectors (N,C): a function of seed, image and channel, whatever the extents."""
+    (x,) = cast(dtype, rng.uniform(1, 2, shape))
+    y = backend.dropout(x, rate, 7, spatial=True)
+    assert (y.dtype, y.shape) == (dtype, shape)
+    kept = draw_mask(shape[:2], rate, 7).reshape(*shape[:2], *(len(shape) - 2) * (1,))
+    scaled = x * np.asarray(1 / (1 - rate), dtype)
+    np.testing.assert_array_equal(y, np.where(kept, scaled, 0))
+
+
 def test_elements_are_counted_over_pixels_then_channels() -> None:
     """As in the definition, number by number in Python integers."""
 

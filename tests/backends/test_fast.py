@@ -12,7 +12,15 @@ from cnnctl.backends.fast import INSTRUCTION_SETS, FastBackend
 from cnnctl.backends.specs import Activation, Array
 from cnnctl.errors import ConfigError, ShapeError
 from cnnctl.geometry import Window
-from tests.hostile_shapes import CONV_CASES, LINEAR_CASES, LRN_CASES, NORM_CASES, POOL_CASES, SANDWICH_CASES
+from tests.hostile_shapes import (
+    CONV_CASES,
+    GROUP_NORM_CASES,
+    LINEAR_CASES,
+    LRN_CASES,
+    NORM_CASES,
+    POOL_CASES,
+    SANDWICH_CASES,
+)
 
 
 def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
@@ -153,6 +161,30 @@ def test_every_instruction_set_agrees_on_norms(
             assert_close(value, wanted, case.name)
 
 
+def test_every_instruction_set_agrees_on_group_norms_and_scales(
+    fast: FastBackend, dtype: str, rng: np.random.Generator
+) -> None:
+    reference = create_backend("im2col")
+    for case in GROUP_NORM_CASES:
+        x, dy = (rng.standard_normal(case.shape).astype(dtype) for _ in range(2))
+        gamma, beta = (rng.standard_normal(case.shape[1]).astype(dtype) for _ in range(2))
+        expected = reference.groupnorm_forward(x, gamma, beta, case.groups, 0.1)
+        _, mean, var = expected
+        arguments = (x, gamma, mean, var, case.groups, 0.1)
+        pairs = [
+            *zip(fast.groupnorm_forward(x, gamma, beta, case.groups, 0.1), expected, strict=True),
+            *zip(
+                fast.groupnorm_backward(dy, *arguments),
+                reference.groupnorm_backward(dy, *arguments),
+                strict=True,
+            ),
+            (fast.scale_forward(x, gamma, beta), reference.scale_forward(x, gamma, beta)),
+            *zip(fast.scale_backward(dy, x, gamma), reference.scale_backward(dy, x, gamma), strict=True),
+        ]
+        for value, wanted in pairs:  # dx is 0 but for rounding where a group is a single value
+            assert_close(value, wanted, case.name, least=1.0)
+
+
 def test_every_instruction_set_agrees_on_response_norms_and_dropout(
     fast: FastBackend, dtype: str, rng: np.random.Generator
 ) -> None:
@@ -162,7 +194,9 @@ def test_every_instruction_set_agrees_on_response_norms_and_dropout(
         settings = (case.size, 0.7, case.beta, 1.5)
         assert_close(fast.lrn_forward(x, *settings), reference.lrn_forward(x, *settings), case.name)
         assert_close(fast.lrn_backward(dy, x, *settings), reference.lrn_backward(dy, x, *settings), case.name)
-        np.testing.assert_array_equal(fast.dropout(x, 0.4, 5), reference.dropout(x, 0.4, 5))
+        for spatial in (False, True):
+            kept = reference.dropout(x, 0.4, 5, spatial)
+            np.testing.assert_array_equal(fast.dropout(x, 0.4, 5, spatial), kept)
 
 
 def test_every_instruction_set_agrees_on_softmax(
@@ -182,9 +216,9 @@ def test_every_instruction_set_agrees_on_softmax(
         )
 
 
-def assert_close(actual: Array, expected: Array, name: str) -> None:
-    """To the last bits of the largest."""
-    finite = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+def assert_close(actual: Array, expected: Array, name: str, least: float = 0.0) -> None:
+    """To the last bits of the largest, or of `least` where that is larger."""
+    finite = np.abs(expected[np.isfinite(expected)]).max(initial=least)
     tolerance = 64 * np.finfo(expected.dtype).eps * float(finite)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=name)
 

@@ -114,6 +114,34 @@ def test_batchnorm(backend: Backend, shape: tuple[int, ...], rng: np.random.Gene
     assert_is_gradient(dbeta, lambda beta: compute_loss(x, gamma, beta), beta)
 
 
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((2, 6, 2, 3), 2), ((2, 4, 3, 2), 1), ((2, 3, 2, 3), 3), ((3, 8), 2)], ids=str
+)
+def test_groupnorm(backend: Backend, shape: tuple[int, ...], groups: int, rng: np.random.Generator) -> None:
+    """Through the image's own mean and variance."""
+    x, dy = rng.standard_normal((2, *shape))
+    gamma, beta = rng.standard_normal((2, shape[1]))
+
+    def compute_loss(x: Array, gamma: Array, beta: Array) -> float:
+        return float(np.sum(backend.groupnorm_forward(x, gamma, beta, groups, 1e-3)[0] * dy))
+
+    _, mean, var = backend.groupnorm_forward(x, gamma, beta, groups, 1e-3)
+    dx, dgamma, dbeta = backend.groupnorm_backward(dy, x, gamma, mean, var, groups, 1e-3)
+    assert_is_gradient(dx, lambda x: compute_loss(x, gamma, beta), x)
+    assert_is_gradient(dgamma, lambda gamma: compute_loss(x, gamma, beta), gamma)
+    assert_is_gradient(dbeta, lambda beta: compute_loss(x, gamma, beta), beta)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 3, 2), (5, 3)], ids=["images", "vectors"])
+def test_scale(backend: Backend, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    x, dy = rng.standard_normal((2, *shape))
+    w, b = rng.standard_normal((2, shape[1]))
+    dx, dw, db = backend.scale_backward(dy, x, w)
+    assert_is_gradient(dx, lambda x: float(np.sum(backend.scale_forward(x, w, b) * dy)), x)
+    assert_is_gradient(dw, lambda w: float(np.sum(backend.scale_forward(x, w, b) * dy)), w)
+    assert_is_gradient(db, lambda b: float(np.sum(backend.scale_forward(x, w, b) * dy)), b)
+
+
 @pytest.mark.parametrize(("size", "beta"), [(3, 0.75), (4, 0.6), (1, 1.0)])
 def test_lrn(backend: Backend, size: int, beta: float, rng: np.random.Generator) -> None:
     x, dy = rng.standard_normal((2, 2, 5, 2, 2))
@@ -121,10 +149,11 @@ def test_lrn(backend: Backend, size: int, beta: float, rng: np.random.Generator)
     assert_is_gradient(dx, lambda x: float(np.sum(backend.lrn_forward(x, size, 0.8, beta, 1.2) * dy)), x)
 
 
-def test_dropout(backend: Backend, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("spatial", [False, True])
+def test_dropout(backend: Backend, spatial: bool, rng: np.random.Generator) -> None:
     x, dy = rng.standard_normal((2, 3, 4, 2, 2))
-    dx = backend.dropout(dy, 0.4, 9)
-    assert_is_gradient(dx, lambda x: float(np.sum(backend.dropout(x, 0.4, 9) * dy)), x)
+    dx = backend.dropout(dy, 0.4, 9, spatial)
+    assert_is_gradient(dx, lambda x: float(np.sum(backend.dropout(x, 0.4, 9, spatial) * dy)), x)
 
 
 def test_softmax_cross_entropy(backend: Backend, rng: np.random.Generator) -> None:

@@ -210,6 +210,42 @@ REFUSALS: dict[str, tuple[Callable[[Backend], Any], str]] = {
         lambda b: b.batchnorm_backward(zeros(2, 4), zeros(2, 3), *(zeros(3),) * 3, 1e-5),
         "dy: shape (2, 4) where (2, 3) is needed",
     ),
+    "group norm of groups that do not fit": (
+        lambda b: b.groupnorm_forward(zeros(2, 3), zeros(3), zeros(3), 2, 1e-5),
+        "groups: 2 does not divide the 3 channels",
+    ),
+    "group norm of no groups": (
+        lambda b: b.groupnorm_forward(zeros(2, 3), zeros(3), zeros(3), 0, 1e-5),
+        "groups: 0 does not divide the 3 channels",
+    ),
+    "group norm of no pixels": (
+        lambda b: b.groupnorm_forward(zeros(2, 3, 0, 4), zeros(3), zeros(3), 1, 1e-5),
+        "x: shape (2, 3, 0, 4) has images without pixels",
+    ),
+    "group norm without eps": (
+        lambda b: b.groupnorm_forward(zeros(2, 3), zeros(3), zeros(3), 1, 0.0),
+        "eps: 0.0 is not a number in (0, inf)",
+    ),
+    "mean of other groups": (
+        lambda b: b.groupnorm_backward(*(zeros(2, 4),) * 2, zeros(4), zeros(2, 4), zeros(2, 2), 2, 1e-5),
+        "mean: shape (2, 4) where (2, 2) is needed",
+    ),
+    "group norm gradient": (
+        lambda b: b.groupnorm_backward(zeros(2, 3), zeros(2, 4), zeros(4), *(zeros(2, 2),) * 2, 2, 1e-5),
+        "dy: shape (2, 3) where (2, 4) is needed",
+    ),
+    "factor of other channels": (
+        lambda b: b.scale_forward(zeros(2, 3), zeros(2), zeros(3)),
+        "w: shape (2,) where (3,) is needed",
+    ),
+    "scale of a flat array": (
+        lambda b: b.scale_forward(zeros(3), zeros(3), zeros(3)),
+        "x: shape (3,) is not (N, C, H, W) or (N, C) with at least one channel",
+    ),
+    "scale gradient": (
+        lambda b: b.scale_backward(zeros(2, 4), zeros(2, 3), zeros(3)),
+        "dy: shape (2, 4) where (2, 3) is needed",
+    ),
     "response norm of vectors": (
         lambda b: b.lrn_forward(zeros(2, 3), 5, 1e-4, 0.75, 1.0),
         "x: shape (2, 3) is not (N, C, H, W)",

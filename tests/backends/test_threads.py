@@ -44,7 +44,10 @@ def compute_elementwise(name: str, threads: int) -> list[Array]:
     normed = backend.batchnorm_forward(x, gamma, beta, 1e-5)
     results += [*normed, *backend.batchnorm_backward(dy, x, gamma, *normed[1:], 1e-5)]
     results += [backend.lrn_forward(x, 5, 0.1, 0.75, 1.0), backend.lrn_backward(dy, x, 5, 0.1, 0.75, 1.0)]
-    results += [backend.dropout(x, 0.5, 3)]
+    grouped = backend.groupnorm_forward(x, gamma, beta, 5, 1e-5)
+    results += [*grouped, *backend.groupnorm_backward(dy, x, gamma, *grouped[1:], 5, 1e-5)]
+    results += [backend.scale_forward(x, gamma, beta), *backend.scale_backward(dy, x, gamma)]
+    results += [backend.dropout(x, 0.5, 3), backend.dropout(x, 0.5, 3, spatial=True)]
     scores, labels = rng.standard_normal((2000, 11)).astype("float32"), rng.integers(11, size=2000)
     loss, p = backend.softmax_cross_entropy_forward(scores, labels)
     return [*results, np.array(loss), p, backend.softmax_cross_entropy_backward(p, labels)]

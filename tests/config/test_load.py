@@ -345,12 +345,16 @@ SINGLE_LAYERS = st.one_of(
     st.sampled_from(
         [
             *("relu", "leaky_relu", "elu", "tanh", "sigmoid", "gelu", "silu"),
-            *("flatten", "batchnorm", "lrn", "globalavgpool"),
+            *("flatten", "batchnorm", "layernorm", "instancenorm", "lrn", "globalavgpool"),
         ]
     ),
     st.builds(lambda kind, alpha: {kind: alpha}, st.sampled_from(["leaky_relu", "elu"]), REALS),
-    st.builds(lambda kind, kernel: {kind: kernel}, st.sampled_from(["maxpool", "avgpool"]), EXTENTS),
+    st.builds(
+        lambda kind, kernel: {kind: kernel}, st.sampled_from(["maxpool", "avgpool", "subsampling"]), EXTENTS
+    ),
     st.builds(lambda rate: {"dropout": rate}, REALS),
+    st.builds(lambda rate, spatial: {"dropout": {"rate": rate, "spatial": spatial}}, REALS, st.booleans()),
+    st.builds(lambda groups: {"groupnorm": groups}, COUNTS),
     st.builds(lambda eps, momentum: {"batchnorm": {"eps": eps, "momentum": momentum}}, REALS, REALS),
     st.builds(lambda size, k: {"lrn": {"size": size, "k": k}}, COUNTS, REALS),
     st.fixed_dictionaries(

@@ -20,7 +20,10 @@ from cnnctl.config.network import (
     GaussianConfig,
     GELUConfig,
     GlobalAvgPoolConfig,
+    GroupNormConfig,
     HeConfig,
+    InstanceNormConfig,
+    LayerNormConfig,
     LeakyReLUConfig,
     LinearConfig,
     LrnConfig,
@@ -29,6 +32,7 @@ from cnnctl.config.network import (
     ResidualConfig,
     SigmoidConfig,
     SiLUConfig,
+    SubsamplingConfig,
     TanhConfig,
     XavierConfig,
 )
@@ -53,8 +57,8 @@ from cnnctl.config.solver import (
 from cnnctl.errors import ConfigError
 
 KINDS = (
-    "conv, maxpool, avgpool, globalavgpool, linear, flatten, relu, leaky_relu, elu, tanh, sigmoid, "
-    "gelu, silu, batchnorm, lrn, dropout, residual"
+    "conv, maxpool, avgpool, subsampling, globalavgpool, linear, flatten, relu, leaky_relu, elu, tanh, "
+    "sigmoid, gelu, silu, batchnorm, layernorm, groupnorm, instancenorm, lrn, dropout, residual"
 )
 
 Refusal = Callable[..., str]
@@ -261,7 +265,17 @@ class TestLayers:
             ({"batchnorm": {"eps": 1, "momentum": 0}}, BatchNormConfig(eps=1.0, momentum=0.0)),
             ("lrn", LrnConfig(size=5, alpha=1e-4, beta=0.75, k=1.0)),
             ({"lrn": {"size": 3, "k": 2}}, LrnConfig(size=3, k=2.0)),
-            ("dropout", DropoutConfig(rate=0.5)),
+            ({"subsampling": 2}, SubsamplingConfig(kernel=2)),
+            (
+                {"subsampling": {"kernel": [2, 3], "stride": 1, "padding": 1}},
+                SubsamplingConfig(kernel=(2, 3), stride=1, padding=1),
+            ),
+            ("layernorm", LayerNormConfig(eps=1e-5)),
+            ({"instancenorm": {"eps": 0.1}}, InstanceNormConfig(eps=0.1)),
+            ({"groupnorm": 4}, GroupNormConfig(groups=4, eps=1e-5)),
+            ({"groupnorm": {"groups": 4, "eps": 1}}, GroupNormConfig(groups=4, eps=1.0)),
+            ("dropout", DropoutConfig(rate=0.5, spatial=False)),
+            ({"dropout": {"rate": 0.1, "spatial": True}}, DropoutConfig(rate=0.1, spatial=True)),
             ({"dropout": 0.3}, DropoutConfig(rate=0.3)),
             ({"residual": {"layers": ["relu"]}}, ResidualConfig(layers=(ReLUConfig(),), shortcut=())),
             (
@@ -350,6 +364,19 @@ class TestLayers:
             (
                 {"batchnorm": {"momentum": 1}},
                 "network.layers.0.batchnorm.momentum: 1 is not usable; give a number of at least 0 and",
+            ),
+            ("subsampling", "network.layers.0.subsampling.kernel is missing"),
+            ({"subsampling": 0}, "network.layers.0.subsampling.kernel: 0 is not usable; give an integer of"),
+            ("groupnorm", "network.layers.0.groupnorm.groups is missing (groups of equally many channels"),
+            ({"groupnorm": 0}, "network.layers.0.groupnorm.groups: 0 is not usable; give an integer of at"),
+            ({"layernorm": {"eps": 0}}, "network.layers.0.layernorm.eps: 0 is not usable; give a number abo"),
+            (
+                {"instancenorm": {"groups": 2}},
+                "network.layers.0.instancenorm.groups is not known; known: name, eps",
+            ),
+            (
+                {"dropout": {"spatial": 1}},
+                "network.layers.0.dropout.spatial: 1 is not usable; give true or false",
             ),
             (
                 {"lrn": {"size": 0}},

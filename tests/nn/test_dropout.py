@@ -5,7 +5,7 @@ import pytest
 
 from cnnctl.backends.dropout import draw_mask
 from cnnctl.backends.specs import DropoutSpec, mix_seed
-from cnnctl.errors import ConfigError
+from cnnctl.errors import ConfigError, ShapeError
 from cnnctl.nn import Dropout, Flatten, Network
 
 SHAPE = (4, 5, 5)
@@ -60,6 +60,24 @@ def test_the_gradient_passes_where_the_values_did(backend):
     y = network.forward(x, backend, training=True)
     network.forward(x, backend)
     assert np.array_equal(network.backward(x, backend, need_dx=True), y)
+
+
+def test_spatial_dropout_clears_whole_channels(backend):
+    layer = Dropout(0.5, spatial=True)
+    network = Network([layer], (40, 3, 2))
+    x = np.ones((2, 40, 3, 2), "float32")
+    y = network.forward(x, backend, training=True)
+    kept = draw_mask((2, 40), 0.5, mix_seed(layer.seed, 0))
+    assert 0 < kept.sum() < kept.size
+    assert np.array_equal(y, np.broadcast_to(2 * kept[..., None, None], y.shape))
+    assert np.array_equal(network.backward(x, backend, need_dx=True), y)
+    assert np.array_equal(network.forward(x, backend), x)
+    assert layer.spec == DropoutSpec(0.5, layer.seed, spatial=True)
+
+
+def test_spatial_dropout_needs_images():
+    with pytest.raises(ShapeError, match=r"^dropout1: input of shape \(9,\) is not an image"):
+        Network([Dropout(spatial=True)], (9,))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan"), "half", True])

@@ -16,6 +16,9 @@ from cnnctl.nn import (
     Flatten,
     Gaussian,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
     LeakyReLU,
     Linear,
     LocalResponseNorm,
@@ -24,6 +27,7 @@ from cnnctl.nn import (
     ReLU,
     Sigmoid,
     SiLU,
+    Subsampling,
     Tanh,
 )
 
@@ -50,6 +54,12 @@ LAYERS = {
     "globalavgpool": (GlobalAvgPool, (3, 4, 3)),
     "batchnorm": (lambda: BatchNorm(eps=0.01), (2, 3, 4)),
     "batchnorm on vectors": (lambda: BatchNorm(eps=0.01), (5,)),
+    "groupnorm": (lambda: GroupNorm(2, 0.01), (4, 2, 3)),
+    "layernorm": (lambda: LayerNorm(0.01), (3, 2, 3)),
+    "layernorm on vectors": (lambda: LayerNorm(0.01), (7,)),
+    "instancenorm": (lambda: InstanceNorm(0.01), (2, 3, 4)),
+    "subsampling": (lambda: Subsampling(2), (2, 4, 6)),
+    "subsampling overlapping, padding": (lambda: Subsampling([2, 3], [1, 2], 1), (1, 5, 4)),
     "lrn": (lambda: LocalResponseNorm(3, alpha=0.5), (5, 2, 3)),
     "tanh": (Tanh, (2, 3, 4)),
     "sigmoid": (Sigmoid, (2, 3, 4)),
@@ -80,6 +90,17 @@ NETWORKS = {
     "pools overlap": (
         lambda: [Conv(2, 2), MaxPool(3, stride=1, padding=1), ReLU(), Flatten(), Linear(3, bias=False)],
         (1, 5, 5),
+    ),
+    "LeNet's subsampling": (
+        lambda: [Conv(3, 2), Subsampling(2), Sigmoid(), Conv(4, 2), Tanh(), Subsampling(1, 2), Linear(3)],
+        (1, 6, 6),
+    ),
+    "norms of single images": (
+        lambda: [
+            *(Conv(4, 2, bias=False), GroupNorm(2, 0.1), Tanh(), InstanceNorm(0.1), Conv(2, 2)),
+            *(LayerNorm(0.1), Linear(5), LayerNorm(0.1), Sigmoid(), Linear(3)),
+        ],
+        (1, 5, 6),
     ),
     "vectors": (lambda: [Linear(6), ReLU(), Linear(3)], (5,)),
     "norms": (

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cnnctl.backends.specs import BatchNormSpec, LrnSpec
+from cnnctl.backends.specs import BatchNormSpec, GroupNormSpec, LrnSpec
 from cnnctl.errors import ConfigError, ShapeError
-from cnnctl.nn import BatchNorm, Linear, LocalResponseNorm, Network
+from cnnctl.nn import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Linear, LocalResponseNorm, Network
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -64,6 +64,38 @@ def test_the_penalty_leaves_a_norm_alone(backend):
     assert network.l2_penalty(2.0) == pytest.approx(np.square(network.params["linear1.weight"]).sum())
 
 
+@pytest.mark.parametrize(
+    ("make_layer", "axes"),
+    [
+        (lambda: GroupNorm(2), (2, 3, 4)),
+        (LayerNorm, (1, 2, 3, 4)),
+        (InstanceNorm, (3, 4)),
+    ],
+    ids=["group", "layer", "instance"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_norms_of_single_images_start_as_plain_normalisation(backend, make_layer, axes, dtype):
+    """Over groups, channels of a group, rows and columns; of each image by itself."""
+    network = Network([make_layer()], (4, 3, 5), dtype=dtype)
+    assert [set(w.tolist()) for w in network.params.values()] == [{1.0}, {0.0}]
+    assert network.statistics == {}
+    x = (5 + 3 * np.random.default_rng(0).normal(size=(3, 4, 3, 5))).astype(dtype)
+    y = network.forward(x, backend, training=True)
+    grouped = y.reshape(3, 2, 2, 3, 5)
+    assert grouped.mean(axis=axes) == pytest.approx(0, abs=1e-6)
+    assert grouped.std(axis=axes) == pytest.approx(1, abs=1e-4)
+    assert np.array_equal(network.forward(x, backend), y)
+    assert np.array_equal(network.forward(x[1:2], backend), y[1:2])
+
+
+def test_a_layer_norm_of_vectors_has_a_weight_for_every_element(backend):
+    network = Network([LayerNorm()], (4,), dtype="float64")
+    network.params["layernorm1.weight"][:] = [1, 2, 3, 4]
+    network.params["layernorm1.bias"][:] = [0, 0, 5, 5]
+    y = network.forward(np.array([[-1.0, -1.0, 1.0, 1.0]]), backend)
+    assert y[0] == pytest.approx([-1, -2, 8, 9], rel=1e-5)
+
+
 def test_settings_reach_the_backend():
     layer = LocalResponseNorm(3, alpha=0.2, beta=0.5, k=2.0)
     Network([layer], (4, 2, 2))
@@ -71,6 +103,9 @@ def test_settings_reach_the_backend():
     assert LocalResponseNorm().spec == LrnSpec(5, 1e-4, 0.75, 1.0)
     assert BatchNorm(1e-3, 0.2).spec == BatchNormSpec(1e-3, 0.2)
     assert BatchNorm().spec == BatchNormSpec(1e-5, 0.1)
+    for layer, groups in ((GroupNorm(3, 0.1), 3), (LayerNorm(0.1), 1), (InstanceNorm(0.1), 6)):
+        Network([layer], (6, 2, 2))
+        assert layer.spec == GroupNormSpec(groups, 0.1)
 
 
 def test_a_response_norm_divides_by_its_neighbours(backend):
@@ -85,6 +120,9 @@ def test_a_response_norm_divides_by_its_neighbours(backend):
         (lambda: BatchNorm(eps=0), r"eps: 0 is not a number in \(0, inf\)"),
         (lambda: BatchNorm(momentum=1.0), r"momentum: 1.0 is not a number in \[0, 1\)"),
         (lambda: BatchNorm(momentum=True), r"momentum: True is not a number in \[0, 1\)"),
+        (lambda: GroupNorm(2, eps=0), r"eps: 0 is not a number in \(0, inf\)"),
+        (lambda: LayerNorm(-1), r"eps: -1 is not a number in \(0, inf\)"),
+        (lambda: InstanceNorm(float("inf")), r"eps: inf is not a number in \(0, inf\)"),
         (lambda: LocalResponseNorm(0), "size: 0 is not an integer of at least 1"),
         (lambda: LocalResponseNorm(alpha=-1), r"alpha: -1 is not a number in \[0, inf\)"),
         (lambda: LocalResponseNorm(beta=float("nan")), r"beta: nan is not a number in \[0, inf\)"),
@@ -99,3 +137,16 @@ def test_wrong_arguments_are_named(make_layer, line):
 def test_a_response_norm_needs_images():
     with pytest.raises(ShapeError, match=r"^lrn1: input of shape \(9,\) is not an image"):
         Network([LocalResponseNorm()], (9,))
+
+
+@pytest.mark.parametrize(
+    ("make_layer", "input_shape", "line"),
+    [
+        (lambda: GroupNorm(0), (4, 2, 2), "groups: 0 is below 1"),
+        (lambda: GroupNorm(3), (4, 2, 2), "groupnorm1: groups: 3 does not divide the 4 channels"),
+        (InstanceNorm, (9,), r"instancenorm1: input of shape \(9,\) is not an image"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(make_layer, input_shape, line):
+    with pytest.raises(ShapeError, match=f"^{line}"):
+        Network([make_layer()], input_shape)

@@ -22,7 +22,10 @@ from cnnctl.nn import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
     LocalResponseNorm,
@@ -32,6 +35,7 @@ from cnnctl.nn import (
     Residual,
     Sigmoid,
     SiLU,
+    Subsampling,
     Tanh,
 )
 from cnnctl.nn.fusion import fuse_layers
@@ -64,6 +68,20 @@ NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[], Sequence[Layer]]]] = {
             *(Conv(6, 3, padding=1, bias=False), BatchNorm(), ReLU(), MaxPool(2)),
             *(Conv(5, 3, bias=False), BatchNorm(momentum=0.3), ReLU(), BatchNorm(), Tanh(), AvgPool(2)),
             *(Linear(6, bias=False), BatchNorm(), Tanh(), Linear(4)),
+        ],
+    ),
+    "norms of single images": (
+        (3, 8, 8),
+        lambda: [
+            *(GroupNorm(3), Conv(6, 3, padding=1), GroupNorm(2), ReLU(), MaxPool(2), Conv(5, 3, bias=False)),
+            *(InstanceNorm(), Tanh(), LayerNorm(), Linear(6), LayerNorm(), Tanh(), Linear(4)),
+        ],
+    ),
+    "LeNet's subsampling and spatial dropout": (
+        (1, 12, 12),
+        lambda: [
+            *(Subsampling(2), Conv(6, 3), Subsampling(2), Sigmoid(), Dropout(0.4, spatial=True)),
+            *(Residual([Conv(6, 1), Subsampling(1)]), Sigmoid(), Subsampling(2, 1, 1), Linear(4)),
         ],
     ),
     "activations": (

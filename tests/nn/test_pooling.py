@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from cnnctl.backends.specs import Pool, PoolSpec
+from cnnctl.backends.specs import Pool, PoolSpec, ScaleSpec
 from cnnctl.errors import ShapeError
 from cnnctl.geometry import Window
-from cnnctl.nn import AvgPool, GlobalAvgPool, Linear, MaxPool, Network
+from cnnctl.nn import AvgPool, Conv, GlobalAvgPool, Linear, MaxPool, Network, Sigmoid, Subsampling
+from cnnctl.nn.plan import Plan
 
-over_windows = pytest.mark.parametrize("make_layer", [MaxPool, AvgPool])
+over_windows = pytest.mark.parametrize("make_layer", [MaxPool, AvgPool, Subsampling])
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,31 @@ def test_pixels_of_a_mean_share_its_gradient(backend):
     assert network.forward(x, backend, training=True).tolist() == [[[[4, 4.5]]]]
     dx = network.backward(np.array([[[[8, 6]]]], "float32"), backend, need_dx=True)
     assert dx.tolist() == [[[[2, 2, 3], [2, 2, 3]]]]
+
+
+def test_subsampling_scales_the_mean_of_each_channel(backend):
+    layer = Subsampling(2)
+    network = Network([layer], (2, 2, 4), dtype="float64")
+    assert {key: w.tolist() for key, w in network.params.items()} == {
+        "subsampling1.weight": [1, 1],
+        "subsampling1.bias": [0, 0],
+    }
+    layer.params["weight"][:], layer.params["bias"][:] = [2, -1], [0.5, 10]
+    x = np.arange(16.0).reshape(1, 2, 2, 4)
+    assert network.forward(x, backend, training=True).tolist() == [[[[5.5, 9.5]], [[-0.5, -2.5]]]]
+    dx = network.backward(np.array([[[[4.0, 8.0]], [[1.0, 2.0]]]]), backend, need_dx=True)
+    assert dx[0, :, 1].tolist() == [[2, 2, 4, 4], [-0.25, -0.25, -0.5, -0.5]]
+    assert {key: dw.tolist() for key, dw in network.grads.items()} == {
+        "subsampling1.weight": [4 * 2.5 + 8 * 4.5, 10.5 + 2 * 12.5],
+        "subsampling1.bias": [12, 3],
+    }
+    assert layer.spec == ScaleSpec()
+
+
+def test_a_convolution_takes_in_the_mean_of_a_subsampling(backend):
+    network = Network([Conv(4, 3), Subsampling(2, name="s2"), Sigmoid(), Linear(3)], (1, 8, 8))
+    names = [stage.name for stage in Plan(network, 2, backend).stages]
+    assert names == ["conv1+s2.mean", "s2", "sigmoid1", "linear1"]
 
 
 def test_a_global_mean_makes_vectors_of_images(backend):

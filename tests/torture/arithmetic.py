@@ -292,6 +292,24 @@ def _run_batchnorm(backend: Backend, x: Array, dy: Array, settings: Array) -> Se
     return [y, mean, var, inferred, *backend.batchnorm_backward(dy, x, gamma, mean, var, eps)]
 
 
+def _run_groupnorm(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    C = x.shape[1]
+    gamma, beta = (draw(np.random.default_rng(7), (2, C), False) + 2).astype(x.dtype)
+    divisors = [groups for groups in range(1, C + 1) if C % groups == 0]
+    groups, eps = divisors[int(settings[2] * len(divisors))], 0.05 + settings[0]
+    if settings[1] < 0.3:
+        x, dy = x[:, :, 0, 0], dy[:, :, 0, 0]
+    y, mean, var = backend.groupnorm_forward(x, gamma, beta, groups, eps)
+    return [y, mean, var, *backend.groupnorm_backward(dy, x, gamma, mean, var, groups, eps)]
+
+
+def _run_scale(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    w, b = draw(np.random.default_rng(8), (2, x.shape[1]), False).astype(x.dtype)
+    if settings[1] < 0.3:
+        x, dy = x[:, :, 0, 0], dy[:, :, 0, 0]
+    return [backend.scale_forward(x, w, b), *backend.scale_backward(dy, x, w)]
+
+
 def _run_lrn(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
     size = 1 + int(8 * settings[0])
     beta = float(np.array([0.5, 0.75, 1.0, settings[2]])[int(4 * settings[1])])
@@ -301,7 +319,8 @@ def _run_lrn(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence
 
 def _run_dropout(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
     rate, seed = float(settings[0]), int(2**60 * settings[1])
-    return [backend.dropout(x, rate, seed), backend.dropout(dy[:, :, 0, 0], rate, seed)]
+    spatial = backend.dropout(x, rate, seed, spatial=True)
+    return [backend.dropout(x, rate, seed), backend.dropout(dy[:, :, 0, 0], rate, seed), spatial]
 
 
 def _run_softmax(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
@@ -362,6 +381,8 @@ def _run_lion(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequenc
 
 OTHERS: dict[str, Callable[[Backend, Array, Array, Array], Sequence[Array]]] = {
     "batchnorm": _run_batchnorm,
+    "groupnorm": _run_groupnorm,
+    "scale": _run_scale,
     "lrn": _run_lrn,
     "dropout": _run_dropout,
     "softmax": _run_softmax,

@@ -77,6 +77,8 @@ def _check_other(backend: Backend, label: str, case: Case, x: Array) -> Array:
     gamma = np.full(x.shape[1], 2, x.dtype)
     for name, run in {
         "batchnorm": lambda a: backend.batchnorm_forward(a, gamma, gamma, 1e-5)[0],
+        "groupnorm": lambda a: backend.groupnorm_forward(a, gamma, gamma, 1, 1e-5)[0],
+        "scale": lambda a: backend.scale_backward(a, a, gamma)[1],
         "lrn": lambda a: backend.lrn_forward(a, 5, 0.1, 0.75, 1.0),
         "lrn backward": lambda a: backend.lrn_backward(a, a, 5, 0.1, 0.75, 1.0),
         "gelu": lambda a: backend.activation_backward(a, a, a, "gelu"),

@@ -17,7 +17,10 @@ from cnnctl.nn import (
     Conv,
     Dropout,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
     LocalResponseNorm,
@@ -27,6 +30,7 @@ from cnnctl.nn import (
     Residual,
     Sigmoid,
     SiLU,
+    Subsampling,
     Tanh,
 )
 from cnnctl.nn.plan import Plan
@@ -104,8 +108,11 @@ def _draw_conv(rng: np.random.Generator, filters: int | None = None, keep: bool 
 def _draw_behind(rng: np.random.Generator) -> list[Layer]:
     """What can be fused: norm, activation, pool, each with some chance."""
     layers: list[Layer] = []
-    if rng.random() < 0.5:
+    chance = rng.random()
+    if chance < 0.5:
         layers.append(BatchNorm(eps=0.1, momentum=float(rng.random())))
+    elif chance < 0.6:
+        layers.append(_draw_image_norm(rng))
     if rng.random() < 0.7:
         layers.append(_draw_activation(rng))
     if rng.random() < 0.5:
@@ -136,7 +143,8 @@ def _draw_single(rng: np.random.Generator) -> Layer:
         lambda: _draw_activation(rng),
         lambda: BatchNorm(eps=0.1),
         lambda: LocalResponseNorm(int(rng.integers(1, 7)), 0.1),
-        lambda: Dropout(0.3),
+        lambda: Dropout(0.3, spatial=bool(rng.integers(2))),
+        lambda: _draw_image_norm(rng),
     ]
     return makers[rng.integers(len(makers))]()
 
@@ -144,7 +152,13 @@ def _draw_single(rng: np.random.Generator) -> Layer:
 def _draw_pool(rng: np.random.Generator) -> Layer:
     kernel = int(rng.integers(2, 4))
     stride = int(rng.integers(1, 4))
-    return (MaxPool, AvgPool)[rng.integers(2)](kernel, stride, int(rng.integers(2)))
+    return (MaxPool, AvgPool, Subsampling)[rng.integers(3)](kernel, stride, int(rng.integers(2)))
+
+
+def _draw_image_norm(rng: np.random.Generator) -> Layer:
+    """Groups that do not divide the channels make the whole network be drawn again."""
+    layers = [GroupNorm(int(rng.integers(1, 5)), 0.1), LayerNorm(0.1), InstanceNorm(0.1)]
+    return layers[rng.integers(len(layers))]
 
 
 def _draw_activation(rng: np.random.Generator) -> Layer:
@@ -157,7 +171,10 @@ def _draw_activation(rng: np.random.Generator) -> Layer:
 def _draw_head(rng: np.random.Generator) -> list[Layer]:
     layers: list[Layer] = [GlobalAvgPool()] if rng.random() < 0.2 else []
     if rng.random() < 0.6:
-        layers += [Linear(int(rng.choice(CHANNELS)), bias=bool(rng.integers(2))), _draw_activation(rng)]
+        layers.append(Linear(int(rng.choice(CHANNELS)), bias=bool(rng.integers(2))))
+        if rng.random() < 0.2:
+            layers.append(LayerNorm(eps=0.1))
+        layers.append(_draw_activation(rng))
     if rng.random() < 0.3:
         layers.append(Dropout(0.5))
     return [*layers, Linear(int(rng.integers(2, 20)))]

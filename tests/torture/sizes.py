@@ -11,11 +11,13 @@ from cnnctl.backends.specs import (
     Array,
     BatchNormSpec,
     ConvSpec,
+    GroupNormSpec,
     LinearSpec,
     LrnSpec,
     Pool,
     PoolSpec,
     Sandwich,
+    ScaleSpec,
     Spec,
 )
 from cnnctl.errors import CnnctlError
@@ -89,6 +91,8 @@ def _check_planning(rng: np.random.Generator, tally: Tally) -> None:
         "maxpool": PoolSpec(Pool("max", window)),
         "avgpool": PoolSpec(Pool("average", window)),
         "batchnorm": BatchNormSpec(),
+        "groupnorm": GroupNormSpec(1),
+        "scale": ScaleSpec(),
         "lrn": LrnSpec(5, 1e-4, 0.75, 1.0),
         "add": AddSpec(),
         "linear": LinearSpec(F, True, None),

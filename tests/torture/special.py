@@ -151,6 +151,8 @@ def _check_elementwise(case: Case, rng: np.random.Generator, tally: Tally) -> No
         changed[position] = special
         (x,) = cast(case, changed)
         _compare(engines, "batchnorm", _run_batchnorm, x)
+        _compare(engines, "groupnorm", _run_groupnorm, x)
+        _compare(engines, "scale", _run_scale, x)
         _compare(engines, "lrn", _run_lrn, x)
         _compare(engines, "softmax", _run_softmax, x[:, :, 0, 0])
     for label, _ in engines[1:]:
@@ -185,6 +187,17 @@ def _run_batchnorm(backend: Backend, x: Array) -> tuple[Array, ...]:
     gamma, beta = np.full((2, x.shape[1]), 2, x.dtype)
     y, mean, var = backend.batchnorm_forward(x, gamma, beta, 0.5)
     return y, mean, var, *backend.batchnorm_backward(np.ones_like(x), x, gamma, mean, var, 0.5)
+
+
+def _run_groupnorm(backend: Backend, x: Array) -> tuple[Array, ...]:
+    gamma, beta = np.full((2, x.shape[1]), 2, x.dtype)
+    y, mean, var = backend.groupnorm_forward(x, gamma, beta, 1, 0.5)
+    return y, mean, var, *backend.groupnorm_backward(np.ones_like(x), x, gamma, mean, var, 1, 0.5)
+
+
+def _run_scale(backend: Backend, x: Array) -> tuple[Array, ...]:
+    w, b = np.full((2, x.shape[1]), 2, x.dtype)
+    return backend.scale_forward(x, w, b), *backend.scale_backward(np.ones_like(x), x, w)
 
 
 def _run_lrn(backend: Backend, x: Array) -> tuple[Array, ...]:

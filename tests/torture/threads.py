@@ -143,15 +143,19 @@ def _run_avgpool(backend: Backend, case: Case, x: Array, *_: Array) -> Results:
 def _run_norms(backend: Backend, _: Case, x: Array, *__: Array) -> Results:
     gamma, beta = np.full((2, x.shape[1]), 2, x.dtype)
     y, mean, var = backend.batchnorm_forward(x, gamma, beta, 1e-5)
+    w, b = gamma, -gamma
+    own, own_mean, own_var = backend.groupnorm_forward(x, w, b, 1, 1e-5)
     response = backend.lrn_forward(x, 5, 0.1, 0.75, 1.0)
     return [
         *(y, mean, var, response, backend.lrn_backward(y, x, 5, 0.1, 0.75, 1.0)),
         *backend.batchnorm_backward(x, y, gamma, mean, var, 1e-5),
+        *(own, own_mean, own_var, *backend.groupnorm_backward(y, x, w, own_mean, own_var, 1, 1e-5)),
+        *(backend.scale_forward(x, w, b), *backend.scale_backward(y, x, w)),
     ]
 
 
 def _run_elementwise(backend: Backend, _: Case, x: Array, *__: Array) -> Results:
-    results = [backend.dropout(x, 0.5, 7)]
+    results = [backend.dropout(x, 0.5, 7), backend.dropout(x, 0.5, 7, spatial=True)]
     for activation in get_args(Activation):
         y = backend.activation_forward(x, activation)
         results += [y, backend.activation_backward(x, x, y, activation)]

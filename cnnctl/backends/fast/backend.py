@@ -17,7 +17,7 @@ from cnnctl.backends.fast.elementwise import ActivationStage, AddStage, DropoutS
 from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout, align, count_lanes, round_up
 from cnnctl.backends.fast.linear import FlattenStage, LinearStage
 from cnnctl.backends.fast.loss import SoftmaxLoss
-from cnnctl.backends.fast.norm import BatchNormStage, LrnStage
+from cnnctl.backends.fast.norm import BatchNormStage, GroupNormStage, LrnStage, ScaleStage
 from cnnctl.backends.fast.pooling import AveragePoolStage, MaxPoolStage
 from cnnctl.backends.specs import (
     Activation,
@@ -28,11 +28,13 @@ from cnnctl.backends.specs import (
     ConvSpec,
     DropoutSpec,
     FlattenSpec,
+    GroupNormSpec,
     LinearSpec,
     LrnSpec,
     Pool,
     PoolSpec,
     Sandwich,
+    ScaleSpec,
     Shape,
     Spec,
     needs_input,
@@ -98,6 +100,10 @@ class FastBackend(Backend):
                 return ActivationStage(spec, layout)
             case BatchNormSpec():
                 return BatchNormStage(spec, layout)
+            case GroupNormSpec():
+                return GroupNormStage(spec, layout)
+            case ScaleSpec():
+                return ScaleStage(layout)
             case LrnSpec():
                 return LrnStage(spec, layout)
             case DropoutSpec():
@@ -308,17 +314,41 @@ class FastBackend(Backend):
         stage = self._batchnorm_stage(x, eps, weight=gamma, bias=gamma)
         for key, value in (("mean", mean), ("var", var)):
             stage.buffers.saved[key][: len(gamma)] = value
-        _load_output(stage, dy, dy)
-        dx, dgamma, dbeta = _run_backward(stage, len(x), True)
-        assert dx is not None
-        assert dgamma is not None
-        assert dbeta is not None
-        return dx, dgamma, dbeta
+        return _find_affine_gradients(stage, dy)
 
     def _batchnorm_stage(self, x: Array, eps: float, **arrays: Array) -> BatchNormStage:
         stage = BatchNormStage(BatchNormSpec(eps), self._layout(x.shape[1:], x.dtype))
         _allocate(stage, x, arrays)
         return stage
+
+    def _groupnorm_forward(
+        self, x: Array, gamma: Array, beta: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        stage = self._groupnorm_stage(x, groups, eps, weight=gamma, bias=beta)
+        y = _run_forward(stage, len(x))
+        return y, stage.buffers.saved["mean"], stage.buffers.saved["var"]
+
+    def _groupnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, groups: int, eps: float
+    ) -> tuple[Array, Array, Array]:
+        stage = self._groupnorm_stage(x, groups, eps, weight=gamma, bias=gamma)
+        stage.buffers.saved["mean"][...], stage.buffers.saved["var"][...] = mean, var
+        return _find_affine_gradients(stage, dy)
+
+    def _groupnorm_stage(self, x: Array, groups: int, eps: float, **arrays: Array) -> GroupNormStage:
+        stage = GroupNormStage(GroupNormSpec(groups, eps), self._layout(x.shape[1:], x.dtype))
+        _allocate(stage, x, arrays)
+        return stage
+
+    def _scale_forward(self, x: Array, w: Array, b: Array) -> Array:
+        stage = ScaleStage(self._layout(x.shape[1:], x.dtype))
+        _allocate(stage, x, {"weight": w, "bias": b})
+        return _run_forward(stage, len(x))
+
+    def _scale_backward(self, dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+        stage = ScaleStage(self._layout(x.shape[1:], x.dtype))
+        _allocate(stage, x, {"weight": w, "bias": w})
+        return _find_affine_gradients(stage, dy)
 
     def _lrn_forward(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         stage = LrnStage(LrnSpec(size, alpha, beta, k), self._layout(x.shape[1:], x.dtype))
@@ -330,8 +360,8 @@ class FastBackend(Backend):
         _allocate(stage, x, {})
         return _find_dx(stage, dy)
 
-    def _dropout(self, x: Array, rate: float, seed: int) -> Array:
-        stage = DropoutStage(DropoutSpec(rate, seed), self._layout(x.shape[1:], x.dtype))
+    def _dropout(self, x: Array, rate: float, seed: int, spatial: bool) -> Array:
+        stage = DropoutStage(DropoutSpec(rate, seed, spatial), self._layout(x.shape[1:], x.dtype))
         _allocate(stage, x, {})
         return _run_forward(stage, len(x))
 
@@ -478,6 +508,16 @@ def _find_dx(stage: Stage, dy: Array) -> Array:
     dx, *_ = _run_backward(stage, len(dy), True)
     assert dx is not None
     return dx
+
+
+def _find_affine_gradients(stage: Stage, dy: Array) -> tuple[Array, Array, Array]:
+    """dx and the gradients of factor and offset, of a stage that does not need y."""
+    _load_output(stage, dy, dy)
+    dx, dw, db = _run_backward(stage, len(dy), True)
+    assert dx is not None
+    assert dw is not None
+    assert db is not None
+    return dx, dw, db
 
 
 def _load_output(stage: Stage, dy: Array, y: Array) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout
-from cnnctl.backends.specs import ActivationSpec, DropoutSpec, choose_alpha, mix_seed, needs_input
+from cnnctl.backends.specs import ActivationSpec, Array, DropoutSpec, choose_alpha, mix_seed, needs_input
 from cnnctl.backends.stage import Stage
 
 
@@ -36,19 +36,23 @@ class DropoutStage(Stage):
 
     def __init__(self, spec: DropoutSpec, layout: ImageLayout) -> None:
         super().__init__(layout, layout)
-        self.rate, self.seed = spec.rate, spec.seed
+        self.rate, self.seed, self.spatial = spec.rate, spec.seed, spec.spatial
 
     def forward(self, n: int, training: bool) -> None:
-        layout, b = self.input, self.buffers
+        b = self.buffers
         if training:
-            layout.kernels.dropout(layout.extents, n, self.rate, mix_seed(self.seed, 0), b.x, b.y)
+            self._drop(n, b.x, b.y)
         else:
             b.y[:n] = b.x[:n]
 
     def backward(self, n: int) -> None:
-        layout, b = self.input, self.buffers
+        b = self.buffers
         if b.dx is not None:
-            layout.kernels.dropout(layout.extents, n, self.rate, mix_seed(self.seed, 0), b.dy, b.dx)
+            self._drop(n, b.dy, b.dx)
+
+    def _drop(self, n: int, x: Array | None, y: Array) -> None:
+        layout, key = self.input, mix_seed(self.seed, 0)
+        layout.kernels.dropout(layout.extents, n, self.rate, self.spatial, key, x, y)
 
 
 class AddStage(Stage):

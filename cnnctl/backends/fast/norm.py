@@ -1,8 +1,8 @@
-"""Batch normalisation and local response normalisation on their own, as stages."""
+"""Normalisations that no convolution stands before, and the scaling of channels, as stages."""
 
 from cnnctl.backends import _kernels
 from cnnctl.backends.fast.layout import ImageLayout
-from cnnctl.backends.specs import BatchNormSpec, LrnSpec
+from cnnctl.backends.specs import BatchNormSpec, GroupNormSpec, LrnSpec
 from cnnctl.backends.stage import ParameterLayout, Stage
 
 
@@ -11,8 +11,7 @@ class BatchNormStage(Stage):
 
     def __init__(self, spec: BatchNormSpec, layout: ImageLayout) -> None:
         super().__init__(layout, layout)
-        channels, row = layout.channels, layout.pixel
-        per_channel = ParameterLayout((channels,), (row,), lambda inner: inner[:channels])
+        per_channel, row = place_channels(layout), layout.pixel
         self.parameters = {"weight": per_channel, "bias": per_channel}
         self.statistics = {"running_mean": per_channel, "running_var": per_channel}
         self.saved_once = {"mean": (row, None), "var": (row, None)}
@@ -37,6 +36,50 @@ class BatchNormStage(Stage):
         self.kernel.backward(n, b.dy, b.x, b.params["weight"], *batch, b.dx, *gradients, b.scratch)
 
 
+class GroupNormStage(Stage):
+    """Group normalisation, the same in training and otherwise."""
+
+    def __init__(self, spec: GroupNormSpec, layout: ImageLayout) -> None:
+        super().__init__(layout, layout)
+        self.parameters = dict.fromkeys(("weight", "bias"), place_channels(layout))
+        self.saved = {"mean": (spec.groups, None), "var": (spec.groups, None)}
+        self.kernel = _kernels.GroupNormKernel(layout.kernels, layout.extents, spec.groups, spec.eps)
+
+    def scratch_elements(self, batch_size: int) -> int:
+        return int(self.kernel.scratch(batch_size))
+
+    def forward(self, n: int, training: bool) -> None:
+        b = self.buffers
+        affine, moments = (b.params["weight"], b.params["bias"]), (b.saved["mean"], b.saved["var"])
+        self.kernel.forward(n, b.x, *affine, b.y, *moments, b.scratch)
+
+    def backward(self, n: int) -> None:
+        b = self.buffers
+        moments, gradients = (b.saved["mean"], b.saved["var"]), (b.grads["weight"], b.grads["bias"])
+        self.kernel.backward(n, b.dy, b.x, b.params["weight"], *moments, b.dx, *gradients, b.scratch)
+
+
+class ScaleStage(Stage):
+    """A factor and an offset for each channel."""
+
+    def __init__(self, layout: ImageLayout) -> None:
+        super().__init__(layout, layout)
+        self.parameters = dict.fromkeys(("weight", "bias"), place_channels(layout))
+        self.kernel = _kernels.ScaleKernel(layout.kernels, layout.extents)
+
+    def scratch_elements(self, batch_size: int) -> int:
+        return int(self.kernel.scratch(batch_size))
+
+    def forward(self, n: int, training: bool) -> None:
+        b = self.buffers
+        self.kernel.forward(n, b.x, b.params["weight"], b.params["bias"], b.y, b.scratch)
+
+    def backward(self, n: int) -> None:
+        b = self.buffers
+        gradients = b.grads["weight"], b.grads["bias"]
+        self.kernel.backward(n, b.dy, b.x, b.params["weight"], b.dx, *gradients, b.scratch)
+
+
 class LrnStage(Stage):
     """Local response normalisation."""
 
@@ -57,3 +100,9 @@ class LrnStage(Stage):
         b = self.buffers
         if b.dx is not None:
             self.kernel.backward(n, b.dy, b.x, b.dx, b.scratch)
+
+
+def place_channels(layout: ImageLayout) -> ParameterLayout:
+    """Where a parameter lies that has a number a channel."""
+    channels = layout.channels
+    return ParameterLayout((channels,), (layout.pixel,), lambda inner: inner[:channels])
