@@ -31,8 +31,10 @@ torture: $(VENV)/developer ## prove every promise about the kernels at full leng
 	$(BIN)/python -m tests.torture
 
 sanitize: $(VENV)/developer ## build kernels that check every access, then run the tests of memory safety
-	CC=gcc $(BUILD) --no-deps --upgrade --target build/sanitize/site \
-		-Csetup-args=-Dsanitize=true -Csetup-args=-Dkernel_optimization=1 -Cbuild-dir=build/sanitize/meson .
+	test -f build/sanitize/meson/build.ninja || CC=gcc $(BIN)/meson setup build/sanitize/meson \
+		-Dsanitize=true -Dkernel_optimization=1 \
+		-Dpython.platlibdir=$(CURDIR)/build/sanitize/site -Dpython.purelibdir=$(CURDIR)/build/sanitize/site
+	$(BIN)/meson install -C build/sanitize/meson --quiet
 	ln -sfn $(CURDIR)/tests build/sanitize/site/tests
 	cd build/sanitize/site && CC=gcc $(abspath $(BIN))/python -m tests.sanitized $(SANITIZED)
 
