@@ -99,6 +99,11 @@ cdef extern from "kernels.h" nogil:
         const void *scale
         const void *shift
 
+    ctypedef struct loss_settings:
+        int kind
+        double smoothing, margin
+        const void *weights
+
     ctypedef enum update_kind:
         pass
 
@@ -189,12 +194,13 @@ cdef extern from "kernels.h" nogil:
         ) noexcept nogil
         void (*import_images)(const image_shape *, int, ptrdiff_t, const void *, void *) noexcept nogil
         void (*export_images)(const image_shape *, int, ptrdiff_t, const void *, void *) noexcept nogil
-        double (*softmax_forward)(
-            int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *, void *, ptrdiff_t
-            *
+        double (*loss_forward)(
+            const loss_settings *, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *,
+            void *, ptrdiff_t *
         ) noexcept nogil
-        void (*softmax_backward)(
-            int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *, void *
+        void (*loss_backward)(
+            const loss_settings *, int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const void *, const int64_t *,
+            void *
         ) noexcept nogil
         double (*update)(
             const update_settings *, int, ptrdiff_t, const update_arrays *
@@ -317,23 +323,33 @@ cdef class Kernels:
         with nogil:
             self.table.export_images(&image, self.threads, n, from_, to)
 
-    def softmax_forward(self, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, scores, labels, p):
-        """Returns (mean loss, correct); fills p. Labels are int64."""
+    def loss_forward(
+        self, int kind, double smoothing, double margin, weights,
+        ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, scores, labels, p,
+    ):
+        """Returns (mean loss, correct); fills p for cross-entropy. Labels are int64."""
+        cdef loss_settings settings = loss_settings(kind, smoothing, margin, source(weights))
         cdef const void *from_ = source(scores)
         cdef const int64_t *label = <const int64_t *>source(labels)
         cdef void *to = target(p)
         cdef ptrdiff_t correct
         cdef double loss
         with nogil:
-            loss = self.table.softmax_forward(self.threads, n, classes, row, from_, label, to, &correct)
+            loss = self.table.loss_forward(
+                &settings, self.threads, n, classes, row, from_, label, to, &correct)
         return loss, correct
 
-    def softmax_backward(self, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, p, labels, dscores):
+    def loss_backward(
+        self, int kind, double smoothing, double margin, weights,
+        ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, p, labels, dscores,
+    ):
+        """Fills dscores, from p for cross-entropy and from the scores for other losses."""
+        cdef loss_settings settings = loss_settings(kind, smoothing, margin, source(weights))
         cdef const void *from_ = source(p)
         cdef const int64_t *label = <const int64_t *>source(labels)
         cdef void *to = target(dscores)
         with nogil:
-            self.table.softmax_backward(self.threads, n, classes, row, from_, label, to)
+            self.table.loss_backward(&settings, self.threads, n, classes, row, from_, label, to)
 
     def update(
         self, int kind, ptrdiff_t count, w, dw, slots, sums, *, double lr=0, double l2=0,

@@ -114,6 +114,14 @@ typedef struct {
     const void *scale, *shift;
 } prepare_arrays;
 
+enum { LOSS_CROSS_ENTROPY, LOSS_HINGE, LOSS_SQUARED_ERROR };
+
+typedef struct {
+    int kind; /* one of those */
+    double smoothing, margin;
+    const void *weights; /* of the classes, padded as scores are, for cross-entropy; NULL for 1 each */
+} loss_settings;
+
 /* UPDATE_NONE changes nothing: it is for those who want the sum of dw^2. */
 typedef enum {
     UPDATE_NONE,
@@ -209,11 +217,12 @@ typedef struct {
     void (*import_images)(const image_shape *, int threads, ptrdiff_t n, const void *nchw, void *nhwc);
     void (*export_images)(const image_shape *, int threads, ptrdiff_t n, const void *nhwc, void *nchw);
 
-    /* Mean loss in nats; p becomes the probabilities; counts the rows whose first maximum is the label. */
-    double (*softmax_forward)(int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *scores,
-                              const int64_t *labels, void *p, ptrdiff_t *correct);
-    void (*softmax_backward)(int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row, const void *p,
-                             const int64_t *labels, void *dscores);
+    /* Mean loss; counts the rows whose first maximum is the label. For cross-entropy p becomes the
+     * probabilities, from which the gradient is taken; for the others it is taken from the scores. */
+    double (*loss_forward)(const loss_settings *, int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row,
+                           const void *scores, const int64_t *labels, void *p, ptrdiff_t *correct);
+    void (*loss_backward)(const loss_settings *, int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row,
+                          const void *from, const int64_t *labels, void *dscores);
 
     /* In place; returns the sum of w^2 before the step. */
     double (*update)(const update_settings *, int threads, ptrdiff_t count, const update_arrays *);
@@ -256,8 +265,8 @@ typedef struct {
     DO(prepare_images)                                                                                       \
     DO(import_images)                                                                                        \
     DO(export_images)                                                                                        \
-    DO(softmax_forward)                                                                                      \
-    DO(softmax_backward)                                                                                     \
+    DO(loss_forward)                                                                                         \
+    DO(loss_backward)                                                                                        \
     DO(update)                                                                                               \
     DO(fma_burst)                                                                                            \
     DO(read_burst)                                                                                           \

@@ -35,10 +35,32 @@ class Kernels:
     ) -> None: ...
     def import_images(self, shape: Extents, n: int, nchw: Any, nhwc: Any) -> None: ...
     def export_images(self, shape: Extents, n: int, nhwc: Any, nchw: Any) -> None: ...
-    def softmax_forward(
-        self, n: int, classes: int, row: int, scores: Any, labels: Any, p: Any
+    def loss_forward(
+        self,
+        kind: int,
+        smoothing: float,
+        margin: float,
+        weights: Any,
+        n: int,
+        classes: int,
+        row: int,
+        scores: Any,
+        labels: Any,
+        p: Any,
     ) -> tuple[float, int]: ...
-    def softmax_backward(self, n: int, classes: int, row: int, p: Any, labels: Any, dscores: Any) -> None: ...
+    def loss_backward(
+        self,
+        kind: int,
+        smoothing: float,
+        margin: float,
+        weights: Any,
+        n: int,
+        classes: int,
+        row: int,
+        p: Any,
+        labels: Any,
+        dscores: Any,
+    ) -> None: ...
     def update(
         self,
         kind: int,

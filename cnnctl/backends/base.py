@@ -38,6 +38,9 @@ from cnnctl.backends.specs import (
     ALPHAS,
     Activation,
     Array,
+    CrossEntropySpec,
+    HingeSpec,
+    LossSpec,
     Pool,
     Sandwich,
     Shape,
@@ -334,20 +337,59 @@ class Backend(ABC):
 
     # Loss
 
-    def softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
-        """Mean of -log p[label], p = softmax(scores), in nats; and p itself.
+    def softmax_cross_entropy_forward(
+        self, scores: Array, labels: Array, smoothing: float = 0.0, weights: Array | None = None
+    ) -> tuple[float, Array]:
+        """L = sum over n,k of t[n,k] (-log p[n,k]) / sum over n of w[label], in nats; and p itself.
 
-        p[n,k] = exp(s[n,k] - max s[n]) / sum over j of exp(s[n,j] - max s[n]).
-        Shapes: scores (N,K), labels (N) integers in [0, K) -> loss, p (N,K). The mean
-        over no images is 0. Source: Goodfellow et al. 2016, section 6.2.2.3.
+        p[n,k] = exp(s[n,k] - max s[n]) / sum over j of exp(s[n,j] - max s[n]);
+        t[n,k] = (1 - smoothing) w[k] where k is the label, plus smoothing w[k] / K for every k.
+        Without smoothing and weights that is the mean of -log p[label].
+        Shapes: scores (N,K), labels (N) integers in [0, K), weights (K), 1 by default -> loss,
+        p (N,K). Over no images L is 0; so it is where all their labels have weight 0.
+        Source: Goodfellow et al. 2016, section 6.2.2.3; smoothing: Szegedy et al. 2016, section 7,
+        both weighted as PyTorch does it.
         """
         check_labels(scores, labels)
-        return self._softmax_cross_entropy_forward(scores, labels)
+        check_loss_settings(CrossEntropySpec(smoothing), scores.shape[1], weights, scores.dtype)
+        return self._softmax_cross_entropy_forward(scores, labels, smoothing, weights)
 
-    def softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array:
-        """dscores = (p - onehot(labels)) / N."""
+    def softmax_cross_entropy_backward(
+        self, p: Array, labels: Array, smoothing: float = 0.0, weights: Array | None = None
+    ) -> Array:
+        """dscores[n,k] = (p[n,k] sum over j of t[n,j] - t[n,k]) / sum over n of w[label]."""
         check_labels(p, labels)
-        return self._softmax_cross_entropy_backward(p, labels)
+        check_loss_settings(CrossEntropySpec(smoothing), p.shape[1], weights, p.dtype)
+        return self._softmax_cross_entropy_backward(p, labels, smoothing, weights)
+
+    def hinge_forward(self, scores: Array, labels: Array, margin: float = 1.0) -> float:
+        """L = mean over n of the sum over k, the label left out, of max(0, s[n,k] - s[n,label] + margin).
+
+        Shapes: scores (N,K), labels (N) integers in [0, K). Source: Weston, Watkins 1999, as cs231n has it.
+        """
+        check_labels(scores, labels)
+        check_loss_settings(HingeSpec(margin), scores.shape[1])
+        return self._hinge_forward(scores, labels, float(margin))
+
+    def hinge_backward(self, scores: Array, labels: Array, margin: float = 1.0) -> Array:
+        """dscores[n,k] = 1/N where k adds to the sum, minus their number / N at the label."""
+        check_labels(scores, labels)
+        check_loss_settings(HingeSpec(margin), scores.shape[1])
+        return self._hinge_backward(scores, labels, float(margin))
+
+    def squared_error_forward(self, scores: Array, labels: Array) -> float:
+        """L = mean over n of 0.5 (sum over k of (s[n,k] - t[n,k])^2), t = 1 at the label, 0 elsewhere.
+
+        Shapes: scores (N,K), labels (N) integers in [0, K). With K = 1 the target is the label
+        itself, 0 or 1. Source: Rumelhart, Hinton, Williams 1986.
+        """
+        check_labels(scores, labels, of_one=2)
+        return self._squared_error_forward(scores, labels)
+
+    def squared_error_backward(self, scores: Array, labels: Array) -> Array:
+        """dscores = (s - t) / N."""
+        check_labels(scores, labels, of_one=2)
+        return self._squared_error_backward(scores, labels)
 
     # Updates: in place, on contiguous arrays of one shape
 
@@ -718,8 +760,8 @@ class Backend(ABC):
         """`spec` made ready for images that lie as `layout` says."""
 
     @abstractmethod
-    def create_loss(self, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
-        """Softmax cross-entropy over a buffer of scores; `dscores` only for training."""
+    def create_loss(self, spec: LossSpec, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
+        """A loss over a buffer of scores; `dscores` only for training."""
 
     # What a backend implements; arguments have been checked
 
@@ -802,10 +844,26 @@ class Backend(ABC):
     def _dropout(self, x: Array, rate: float, seed: int, spatial: bool) -> Array: ...
 
     @abstractmethod
-    def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]: ...
+    def _softmax_cross_entropy_forward(
+        self, scores: Array, labels: Array, smoothing: float, weights: Array | None
+    ) -> tuple[float, Array]: ...
 
     @abstractmethod
-    def _softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array: ...
+    def _softmax_cross_entropy_backward(
+        self, p: Array, labels: Array, smoothing: float, weights: Array | None
+    ) -> Array: ...
+
+    @abstractmethod
+    def _hinge_forward(self, scores: Array, labels: Array, margin: float) -> float: ...
+
+    @abstractmethod
+    def _hinge_backward(self, scores: Array, labels: Array, margin: float) -> Array: ...
+
+    @abstractmethod
+    def _squared_error_forward(self, scores: Array, labels: Array) -> float: ...
+
+    @abstractmethod
+    def _squared_error_backward(self, scores: Array, labels: Array) -> Array: ...
 
     @abstractmethod
     def _sum_squares(self, x: Array) -> float: ...
@@ -1080,12 +1138,28 @@ def check_dropout(x: Array, rate: float, seed: int) -> None:
         raise ConfigError(f"seed: {seed!r} is not an integer from 0 to 2^64 - 1")
 
 
-def check_labels(scores: Array, labels: Array) -> None:
-    """Validate scores (N, K) and labels (N) with every label in [0, K)."""
+def check_labels(scores: Array, labels: Array, of_one: int = 1) -> None:
+    """Validate scores (N, K) and labels (N) with every label in [0, K), or [0, of_one) where K is 1."""
     _check_dtype("scores", scores)
     if scores.ndim != 2 or scores.shape[1] < 1 or labels.shape != scores.shape[:1]:
         raise ShapeError(f"scores, labels: shapes {scores.shape}, {labels.shape} are not (N, K), (N), K >= 1")
-    check_label_values(labels, scores.shape[1])
+    check_label_values(labels, of_one if scores.shape[1] == 1 else scores.shape[1])
+
+
+def check_loss_settings(
+    spec: LossSpec, classes: int, weights: Array | None = None, dtype: Any = np.float64
+) -> None:
+    """Validate smoothing in [0, 1), a margin above 0 and a weight of at least 0 for each class."""
+    match spec:
+        case CrossEntropySpec(smoothing):
+            check_real("smoothing", smoothing, 0, 1)
+        case HingeSpec(margin):
+            check_real("margin", margin, 0, above=True)
+    if weights is not None:
+        _check_same("class_weights", weights, (classes,), np.dtype(dtype))
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+            given = weights.tolist()
+            raise ConfigError(f"class_weights: {given} are not numbers of at least 0, with one above it")
 
 
 def check_label_values(labels: Array, classes: int) -> None:

@@ -18,10 +18,13 @@ from cnnctl.backends.specs import (
     Array,
     BatchNormSpec,
     ConvSpec,
+    CrossEntropySpec,
     DropoutSpec,
     FlattenSpec,
     GroupNormSpec,
+    HingeSpec,
     LinearSpec,
+    LossSpec,
     LrnSpec,
     Pool,
     PoolSpec,
@@ -30,6 +33,7 @@ from cnnctl.backends.specs import (
     ScaleSpec,
     Shape,
     Spec,
+    SquaredErrorSpec,
 )
 from cnnctl.backends.stage import Layout, LossStage, ParameterLayout, Stage
 
@@ -44,8 +48,8 @@ class ComposedBackend(Backend):
     def create_stage(self, spec: Spec, layout: Layout, dtype: Any) -> Stage:
         return ComposedStage(self, spec, layout)
 
-    def create_loss(self, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
-        return ComposedLoss(self, scores, dscores)
+    def create_loss(self, spec: LossSpec, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
+        return ComposedLoss(self, spec, scores, dscores)
 
 
 @dataclass(frozen=True)
@@ -275,21 +279,49 @@ class ComposedStage(Stage):
 
 
 class ComposedLoss(LossStage):
-    """Softmax cross-entropy through the contract's operations."""
+    """A loss through the contract's operations."""
 
-    def __init__(self, backend: Backend, scores: Array, dscores: Array | None) -> None:
-        self.backend, self.scores, self.dscores = backend, scores, dscores
+    def __init__(self, backend: Backend, spec: LossSpec, scores: Array, dscores: Array | None) -> None:
+        self.backend, self.spec, self.scores, self.dscores = backend, spec, scores, dscores
         self.p: Array | None = None
+        self.weights: Array | None = None
+        if isinstance(spec, CrossEntropySpec) and spec.weights is not None:
+            self.weights = np.array(spec.weights, scores.dtype)
 
     def forward(self, n: int, labels: Array) -> tuple[float, int]:
         scores = self.scores[:n]
-        loss, self.p = self.backend.softmax_cross_entropy_forward(scores, labels)
-        return loss, int((scores.argmax(axis=1) == labels).sum()) if n else 0
+        match self.spec:
+            case CrossEntropySpec(smoothing):
+                loss, self.p = self.backend.softmax_cross_entropy_forward(
+                    scores, labels, smoothing, self.weights
+                )
+            case HingeSpec(margin):
+                loss = self.backend.hinge_forward(scores, labels, margin)
+            case SquaredErrorSpec():
+                loss = self.backend.squared_error_forward(scores, labels)
+        return loss, count_right(scores, labels)
 
     def backward(self, n: int, labels: Array) -> None:
         assert self.dscores is not None
-        assert self.p is not None
-        self.dscores[:n] = self.backend.softmax_cross_entropy_backward(self.p, labels)
+        scores, dscores = self.scores[:n], self.dscores[:n]
+        match self.spec:
+            case CrossEntropySpec(smoothing):
+                assert self.p is not None
+                dscores[...] = self.backend.softmax_cross_entropy_backward(
+                    self.p, labels, smoothing, self.weights
+                )
+            case HingeSpec(margin):
+                dscores[...] = self.backend.hinge_backward(scores, labels, margin)
+            case SquaredErrorSpec():
+                dscores[...] = self.backend.squared_error_backward(scores, labels)
+
+
+def count_right(scores: Array, labels: Array) -> int:
+    """Rows whose first maximum is the label; of one score alone, those on its side of 1/2."""
+    if not len(scores):
+        return 0
+    found = scores[:, 0] > 0.5 if scores.shape[1] == 1 else scores.argmax(axis=1)
+    return int((found == labels).sum())
 
 
 def move_statistics(

@@ -221,17 +221,50 @@ class Im2colBackend(ComposedBackend):
     def _dropout(self, x: Array, rate: float, seed: int, spatial: bool) -> Array:
         return drop_elements(x, rate, seed, spatial)
 
-    def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
+    def _softmax_cross_entropy_forward(
+        self, scores: Array, labels: Array, smoothing: float, weights: Array | None
+    ) -> tuple[float, Array]:
         shifted = scores - scores.max(axis=1, keepdims=True)
         p = np.exp(shifted)
         total = p.sum(axis=1, keepdims=True)
         p /= total
-        losses = np.log(total[:, 0]) - shifted[np.arange(len(labels)), labels]
-        return float(losses.sum()) / max(len(labels), 1), p
+        minus_log_p = np.log(total) - shifted
+        own = minus_log_p[np.arange(len(labels)), labels]
+        if weights is None:
+            weights = np.ones(scores.shape[1], scores.dtype)
+        of_labels = weights[labels]
+        loss = (1 - smoothing) * float(own @ of_labels)
+        if smoothing:
+            loss += smoothing / len(weights) * float((minus_log_p @ weights).sum())
+        return loss / (float(of_labels.sum()) or 1), p
 
-    def _softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array:
-        dscores = p.copy()
-        dscores[np.arange(len(labels)), labels] -= 1
+    def _softmax_cross_entropy_backward(
+        self, p: Array, labels: Array, smoothing: float, weights: Array | None
+    ) -> Array:
+        if weights is None:
+            weights = np.ones(p.shape[1], p.dtype)
+        of_labels = weights[labels]
+        own = (1 - smoothing) * of_labels
+        share = smoothing / len(weights)
+        dscores: Array = p * (own + share * weights.sum())[:, None] - share * weights
+        dscores[np.arange(len(labels)), labels] -= own
+        dscores /= of_labels.sum() or 1
+        return dscores
+
+    def _hinge_forward(self, scores: Array, labels: Array, margin: float) -> float:
+        return float(_find_excess(scores, labels, margin).sum()) / max(len(labels), 1)
+
+    def _hinge_backward(self, scores: Array, labels: Array, margin: float) -> Array:
+        dscores = (_find_excess(scores, labels, margin) > 0).astype(scores.dtype)
+        dscores[np.arange(len(labels)), labels] -= dscores.sum(axis=1)
+        dscores /= max(len(labels), 1)
+        return dscores
+
+    def _squared_error_forward(self, scores: Array, labels: Array) -> float:
+        return 0.5 * float(np.square(scores - _make_targets(scores, labels)).sum()) / max(len(labels), 1)
+
+    def _squared_error_backward(self, scores: Array, labels: Array) -> Array:
+        dscores = scores - _make_targets(scores, labels)
         dscores /= max(len(labels), 1)
         return dscores
 
@@ -365,6 +398,22 @@ class Im2colBackend(ComposedBackend):
 def _find_blas() -> ThreadpoolController:
     """Found once: looking through the loaded libraries takes a quarter of a millisecond."""
     return ThreadpoolController().select(user_api="blas")
+
+
+def _find_excess(scores: Array, labels: Array, margin: float) -> Array:
+    """By how much each score comes too near to the label's; 0 at the label."""
+    rows = np.arange(len(labels))
+    excess: Array = np.maximum(scores - scores[rows, labels][:, None] + scores.dtype.type(margin), 0)
+    excess[rows, labels] = 0
+    return excess
+
+
+def _make_targets(scores: Array, labels: Array) -> Array:
+    """1 at the label, 0 elsewhere; the labels themselves where there is one score alone."""
+    if scores.shape[1] == 1:
+        return labels[:, None].astype(scores.dtype)
+    targets: Array = np.eye(scores.shape[1], dtype=scores.dtype)[labels]
+    return targets
 
 
 def _pad_images(x: Array, window: Window, value: float) -> Array:

@@ -248,20 +248,66 @@ class NaiveBackend(ComposedBackend):
     def _dropout(self, x: Array, rate: float, seed: int, spatial: bool) -> Array:
         return drop_elements(x, rate, seed, spatial)
 
-    def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
+    def _softmax_cross_entropy_forward(
+        self, scores: Array, labels: Array, smoothing: float, weights: Array | None
+    ) -> tuple[float, Array]:
+        K = scores.shape[1]
+        w = np.ones(K, scores.dtype) if weights is None else weights
         p = np.empty(scores.shape, scores.dtype)
-        loss = 0.0
+        loss = weight = 0.0
         for n, label in enumerate(labels):
             shifted = scores[n] - scores[n].max()
             total = np.sum(np.exp(shifted))
             p[n] = np.exp(shifted) / total
-            loss += float(np.log(total) - shifted[label])  # -log p[label], also where p underflows
-        return loss / max(len(labels), 1), p
+            minus_log_p = np.log(total) - shifted  # also where p underflows
+            loss += (1 - smoothing) * float(w[label] * minus_log_p[label])
+            if smoothing:
+                loss += smoothing / K * float(np.sum(w * minus_log_p))
+            weight += float(w[label])
+        return loss / (weight or 1), p
 
-    def _softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array:
-        dscores = p.copy()
+    def _softmax_cross_entropy_backward(
+        self, p: Array, labels: Array, smoothing: float, weights: Array | None
+    ) -> Array:
+        K = p.shape[1]
+        w = np.ones(K, p.dtype) if weights is None else weights
+        dscores = np.empty(p.shape, p.dtype)
         for n, label in enumerate(labels):
-            dscores[n, label] -= 1
+            t = smoothing / K * w
+            t[label] += (1 - smoothing) * w[label]
+            dscores[n] = p[n] * np.sum(t) - t
+        dscores /= sum(float(w[label]) for label in labels) or 1
+        return dscores
+
+    def _hinge_forward(self, scores: Array, labels: Array, margin: float) -> float:
+        loss = 0.0
+        for n, label in enumerate(labels):
+            for k in range(scores.shape[1]):
+                if k != label:
+                    loss += max(float(scores[n, k] - scores[n, label]) + margin, 0.0)
+        return loss / max(len(labels), 1)
+
+    def _hinge_backward(self, scores: Array, labels: Array, margin: float) -> Array:
+        dscores = np.zeros(scores.shape, scores.dtype)
+        for n, label in enumerate(labels):
+            for k in range(scores.shape[1]):
+                if k != label and float(scores[n, k] - scores[n, label]) + margin > 0:
+                    dscores[n, k] += 1
+                    dscores[n, label] -= 1
+        return dscores / max(len(labels), 1)
+
+    def _squared_error_forward(self, scores: Array, labels: Array) -> float:
+        loss = 0.0
+        for n, label in enumerate(labels):
+            for k in range(scores.shape[1]):
+                loss += 0.5 * float(scores[n, k] - _find_target(scores, k, label)) ** 2
+        return loss / max(len(labels), 1)
+
+    def _squared_error_backward(self, scores: Array, labels: Array) -> Array:
+        dscores = np.empty(scores.shape, scores.dtype)
+        for n, label in enumerate(labels):
+            for k in range(scores.shape[1]):
+                dscores[n, k] = scores[n, k] - _find_target(scores, k, label)
         return dscores / max(len(labels), 1)
 
     def _sum_squares(self, x: Array) -> float:
@@ -379,6 +425,11 @@ class NaiveBackend(ComposedBackend):
         w[...] = (1 - lr * weight_decay) * w - lr * np.sign(c)
         m[...] = beta2 * m + (1 - beta2) * g
         return squares
+
+
+def _find_target(scores: Array, k: int, label: int) -> int:
+    """1 at the label, 0 elsewhere; the label itself where there is one score alone."""
+    return int(label) if scores.shape[1] == 1 else int(k == label)
 
 
 def _pad_groups(x: Array, window: Window, groups: int) -> Array:

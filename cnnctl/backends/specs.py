@@ -200,6 +200,28 @@ class FlattenSpec:
     """(C, H, W) to (C*H*W), where what follows does not flatten by itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class CrossEntropySpec:
+    """Softmax cross-entropy; `weights` one a class, None for 1 each."""
+
+    smoothing: float = 0.0
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HingeSpec:
+    """Multi-class hinge loss."""
+
+    margin: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SquaredErrorSpec:
+    """Half the squared distance of the scores from the label's row of zeros and a one."""
+
+
+LossSpec = CrossEntropySpec | HingeSpec | SquaredErrorSpec
+
 Spec = (
     ConvSpec
     | LinearSpec

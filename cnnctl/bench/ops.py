@@ -237,12 +237,12 @@ def list_operations(plan: Plan, draw: Draw) -> list[Operation]:
         lambda number: plan.input.prepare(draw(number), first.buffers.x),
         moved_bytes=prod(batch.shape) * (batch.pixels.itemsize + reals),
     )
-    softmax = plan.backend.create_loss(last.output, last.buffers.y, last.buffers.dy)
+    stage = plan.backend.create_loss(plan.network.loss.spec, last.output, last.buffers.y, last.buffers.dy)
     loss = Operation(
         "loss",
         n,
-        lambda _: softmax.forward(n, batch.labels),
-        lambda _: softmax.backward(n, batch.labels),
+        lambda _: stage.forward(n, batch.labels),
+        lambda _: stage.backward(n, batch.labels),
         moved_bytes=4 * n * last.output.size * reals,  # scores, p twice, gradient
     )
     return [prepare, *stages, loss, _list_update(plan, n)]

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cnnctl.backends.specs import CrossEntropySpec, HingeSpec, LossSpec, SquaredErrorSpec
 from cnnctl.bench.timing import Quartiles, time_turns
 from cnnctl.bench.workload import Workload
 from cnnctl.errors import ConfigError, describe_alternatives
@@ -72,7 +73,8 @@ class TorchSide:
         solver = workload.config.solver
         channels_last = candidate.layout == "channels_last"
         self._images = load_images(workload, candidate.layout, candidate.source)
-        self._model = build_module(workload.create_network(dropout=dropout).layers)
+        network = workload.create_network(dropout=dropout)
+        self._model, self._loss = build_module(network.layers), network.loss.spec
         self._model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         self._model.train(not evaluate)
         self._penalized, others = split_parameters(self._model)
@@ -107,14 +109,28 @@ class TorchSide:
             squares = sum(float(weight.square().sum()) for weight in self._penalized)
         result = self.step(number)
         if self._evaluate:
-            return float(functional.cross_entropy(result, self._images.gather(number)[1]))
+            return float(compute_loss(self._loss, result, self._images.gather(number)[1]))
         return float(result) + 0.5 * self._l2 * squares
 
     def _score(self, raw: torch.Tensor) -> torch.Tensor:
         return self._model(self._images.prepare(raw))
 
     def _lose(self, raw: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(self._score(raw), labels)
+        return compute_loss(self._loss, self._score(raw), labels)
+
+
+def compute_loss(spec: LossSpec, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The loss as a graph that can be differentiated."""
+    match spec:
+        case CrossEntropySpec(smoothing, weights):
+            weight = None if weights is None else torch.tensor(weights, dtype=scores.dtype)
+            return functional.cross_entropy(scores, labels, weight, label_smoothing=smoothing)
+        case HingeSpec(margin):  # PyTorch's is divided by the number of classes
+            return functional.multi_margin_loss(scores, labels, margin=margin) * scores.shape[1]
+        case SquaredErrorSpec():
+            classes = scores.shape[1]
+            targets = labels[:, None] if classes == 1 else functional.one_hot(labels, classes)
+            return 0.5 * (scores - targets).square().sum(1).mean()
 
 
 class Images:

@@ -17,7 +17,13 @@ import numpy as np
 from cnnctl.backends.base import Backend
 from cnnctl.backends.specs import Activation, Array, BatchNormSpec, Pool, Sandwich, needs_input
 from cnnctl.check.differences import Sides
-from cnnctl.check.subjects import LayeredNetwork, Operation, PlannedNetwork, Subject
+from cnnctl.check.subjects import (
+    LayeredNetwork,
+    Operation,
+    PlannedNetwork,
+    Subject,
+    find_loss_sides,
+)
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.geometry import Window
 from cnnctl.nn import (
@@ -30,12 +36,14 @@ from cnnctl.nn import (
     Flatten,
     GlobalAvgPool,
     GroupNorm,
+    Hinge,
     InstanceNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
     Linear,
     LocalResponseNorm,
+    Loss,
     MaxPool,
     Network,
     ReLU,
@@ -43,6 +51,8 @@ from cnnctl.nn import (
     Shape,
     Sigmoid,
     SiLU,
+    SoftmaxCrossEntropy,
+    SquaredError,
     Subsampling,
     Tanh,
 )
@@ -127,6 +137,16 @@ _LAYERS: dict[str, tuple[Callable[[], Layer], Shape]] = {
     ),
 }
 
+_LOSSES: dict[str, tuple[Callable[[], Loss], int]] = {
+    "softmax": (SoftmaxCrossEntropy, 5),
+    "softmax-smoothed": (lambda: SoftmaxCrossEntropy(0.2), 5),
+    "softmax-weighted": (lambda: SoftmaxCrossEntropy(0.1, [1, 2, 0.5, 0.1, 3]), 5),
+    "hinge": (Hinge, 5),
+    "hinge-narrow": (lambda: Hinge(0.3), 17),
+    "squared_error": (SquaredError, 5),
+    "squared_error-of-one": (SquaredError, 1),
+}
+
 _ACTIVATIONS: tuple[Activation | None, ...] = (None, *get_args(Activation))
 _KINKED = {"relu", "leaky_relu", "elu"}
 """Those whose derivative jumps where y passes 0."""
@@ -162,7 +182,10 @@ def _list_entries() -> Iterator[Entry]:
         kind = make().kind
         yield Entry(kind, name, partial(_create_layer, make, shape))
         yield Entry(kind, f"{name}-planned", partial(_create_planned, make, shape))
-    yield Entry("softmax", "softmax", _create_softmax)
+    for name, (make_loss, classes) in _LOSSES.items():
+        kind = make_loss().kind
+        yield Entry(kind, name, partial(_create_loss, make_loss, classes))
+        yield Entry(kind, f"{name}-planned", partial(_create_planned_loss, make_loss, classes))
     yield Entry("l2", "l2", _create_regularised)
     for norm, residual, activation, pool in product((False, True), (False, True), _ACTIVATIONS, _POOLS):
         sandwich = Sandwich(
@@ -206,18 +229,23 @@ def _create_regularised(backend: Backend, rng: np.random.Generator) -> Subject:
     return _plan(_build(layers, (2, 3, 3), rng), backend, rng, L2)
 
 
-def _create_softmax(backend: Backend, rng: np.random.Generator) -> Subject:
-    labels = np.array([4, 0, 2])
-    tensors = {"scores": rng.standard_normal((3, 5))}
+def _create_loss(
+    make: Callable[[], Loss], classes: int, backend: Backend, rng: np.random.Generator
+) -> Subject:
+    loss, labels = make(), rng.permutation(max(classes, 2))[:3]
+    tensors = {"scores": rng.standard_normal((len(labels), classes))}
 
     def forward(tensors: Mapping[str, Array]) -> tuple[Array, Sides]:
-        return np.array(backend.softmax_cross_entropy_forward(tensors["scores"], labels)[0]), ()
+        scores = tensors["scores"]
+        return np.array(loss.forward(scores, labels, backend)), find_loss_sides(loss.spec, scores, labels)
 
-    def backward(dy: Array) -> dict[str, Array | None]:
-        _, p = backend.softmax_cross_entropy_forward(tensors["scores"], labels)
-        return {"scores": backend.softmax_cross_entropy_backward(p, labels) * dy}
+    return Operation(tensors, forward, lambda dy: {"scores": loss.backward(backend) * dy}, rng)
 
-    return Operation(tensors, forward, backward, rng)
+
+def _create_planned_loss(
+    make: Callable[[], Loss], classes: int, backend: Backend, rng: np.random.Generator
+) -> Subject:
+    return _plan(_build([Linear(4), Tanh(), Linear(classes)], (5,), rng, make()), backend, rng, 0.0)
 
 
 def _create_conv_sandwich(sandwich: Sandwich, backend: Backend, rng: np.random.Generator) -> Subject:
@@ -284,9 +312,11 @@ def _create_linear_sandwich(
     return Operation(tensors, forward, backward, rng)
 
 
-def _build(layers: Sequence[Layer], shape: Shape, rng: np.random.Generator) -> Network:
+def _build(
+    layers: Sequence[Layer], shape: Shape, rng: np.random.Generator, loss: Loss | None = None
+) -> Network:
     """A network with random parameters throughout: a bias of 0 would hide its own mistakes."""
-    network = Network(layers, shape, dtype="float64", seed=int(rng.integers(2**32)))
+    network = Network(layers, shape, loss=loss, dtype="float64", seed=int(rng.integers(2**32)))
     for w in network.params.values():
         w[...] = rng.standard_normal(w.shape)
     return network
@@ -294,7 +324,7 @@ def _build(layers: Sequence[Layer], shape: Shape, rng: np.random.Generator) -> N
 
 def _plan(network: Network, backend: Backend, rng: np.random.Generator, l2: float) -> Subject:
     count = _count(network.input_shape)
-    x, labels = rng.standard_normal((count, *network.input_shape)), np.arange(count) % CLASSES
+    x, labels = rng.standard_normal((count, *network.input_shape)), np.arange(count) % network.label_count
     return PlannedNetwork(network, x, labels, backend, rng, l2)
 
 

@@ -261,7 +261,7 @@ def gradcheck(
     if isinstance(subject, Network):
         network = deepcopy(subject)
         if len(network.output_shape) == 1:
-            labels = rng.integers(network.output_shape[0], size=batch_size)
+            labels = rng.integers(network.label_count, size=batch_size)
     elif input_shape is None:
         raise ConfigError("input_shape: missing; give the shape of one image that the layer reads, (C, H, W)")
     else:
@@ -297,7 +297,7 @@ def check_plan(
         if w.size and np.ptp(w) == 0:
             w[...] += JITTER * rng.standard_normal(w.shape)
     x = rng.standard_normal((batch_size, *network.input_shape))
-    labels = rng.integers(network.output_shape[0], size=batch_size)
+    labels = rng.integers(network.label_count, size=batch_size)
     subject = PlannedNetwork(network, x, labels, backend, rng, l2)
     return check_subject(subject, backend.name, seed, names=choose_tensors(subject, layer), on_row=on_row)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.specs import Array, CrossEntropySpec, HingeSpec, LossSpec, SquaredErrorSpec
 from cnnctl.backends.stage import ParameterLayout
 from cnnctl.check.differences import Sides, is_same
 from cnnctl.errors import CheckFailed
@@ -129,10 +129,7 @@ class LayeredNetwork(Subject):
     def _compare(self, y: Array) -> float:
         if self._labels is None:
             return float(np.sum((y - self._y) * self._dy))
-        if self.network.loss.kind == "softmax":
-            return subtract_cross_entropies(y, self._y, self._labels)
-        before, after = (self.network.loss.forward(s, self._labels, self.backend) for s in (self._y, y))
-        return after - before
+        return subtract_losses(self.network.loss.spec, y, self._y, self._labels)
 
     def run_layers(self, name: str) -> Array:
         """The outputs, now that tensor `name` has changed; sides can be found afterwards."""
@@ -141,12 +138,16 @@ class LayeredNetwork(Subject):
         self._stale = first
         return y
 
-    def find_sides(self) -> Sides:
-        """Those of all layers' last passes."""
-        return tuple(side for leaf in self.network.leaves for side in leaf.sides())
+    def find_sides(self, y: Array) -> Sides:
+        """Those of all layers' last passes, which gave y, and of the loss."""
+        of_layers = tuple(side for leaf in self.network.leaves for side in leaf.sides())
+        if self._labels is None:
+            return of_layers
+        return of_layers + find_loss_sides(self.network.loss.spec, y, self._labels)
 
     def _run(self, name: str) -> tuple[float, Sides]:
-        return self._compare(self.run_layers(name)), self.find_sides()
+        y = self.run_layers(name)
+        return self._compare(y), self.find_sides(y)
 
     def _propagate(self, first: int, *, remember: bool = False) -> Array:
         """Outputs of the layers from `first` on, with the masks of the first training step."""
@@ -213,9 +214,8 @@ class PlannedNetwork(Subject):
         first = self._places[name][0] if name in self._places else 0
         scores = self._run_stages(min(first, self._stale))
         self._stale = first
-        self._layered.run_layers(name)
-        change = subtract_cross_entropies(scores, self._scores, self._labels)
-        return change, self._layered.find_sides()
+        sides = self._layered.find_sides(self._layered.run_layers(name))
+        return subtract_losses(self._plan.network.loss.spec, scores, self._scores, self._labels), sides
 
     def _run_stages(self, first: int) -> Array:
         """The scores, forward from that stage on: what the stages before it left still stands."""
@@ -250,14 +250,33 @@ def _find_places(plan: Plan) -> dict[str, tuple[int, ParameterLayout, Array]]:
     }
 
 
-def subtract_cross_entropies(scores: Array, before: Array, labels: Array) -> float:
-    """Cross-entropy of `scores` less that of `before`, as exactly as their difference is known.
+def subtract_losses(spec: LossSpec, scores: Array, before: Array, labels: Array) -> float:
+    """The loss of `scores` less that of `before`, as exactly as their difference d is known.
 
-    With d = scores - before and p = softmax(before): mean over n of
-    log(1 + sum over k of p[n,k] (e^d[n,k] - 1)) - d[n,label].
+    Cross-entropy, with p = softmax(before), t as the contract has it and T[n] = sum over k of t[n,k]:
+    sum over n of T[n] log(1 + sum over k of p[n,k] (e^d[n,k] - 1)) - sum over k of t[n,k] d[n,k].
     """
-    p = np.exp(before - before.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    d = scores - before
-    d_label = d[np.arange(len(d)), labels]
-    return float(np.mean(np.log1p((p * np.expm1(d)).sum(axis=1)) - d_label))
+    n, K = scores.shape
+    rows, d = np.arange(n), scores - before
+    match spec:
+        case CrossEntropySpec(smoothing, weights):
+            w = np.ones(K) if weights is None else np.array(weights)
+            t = np.tile(smoothing / K * w, (n, 1))
+            t[rows, labels] += (1 - smoothing) * w[labels]
+            p = np.exp(before - before.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            change = t.sum(axis=1) * np.log1p((p * np.expm1(d)).sum(axis=1)) - (t * d).sum(axis=1)
+            return float(change.sum() / w[labels].sum())
+        case HingeSpec(margin):
+            excess = [np.maximum(s - s[rows, labels][:, None] + margin, 0) for s in (scores, before)]
+            return float(np.sum(excess[0] - excess[1]) / n)
+        case SquaredErrorSpec():
+            t = labels[:, None] if K == 1 else np.eye(K)[labels]
+            return float(np.sum(d * (0.5 * d + before - t)) / n)
+
+
+def find_loss_sides(spec: LossSpec, scores: Array, labels: Array) -> Sides:
+    """On which side of its kinks a loss stands: which scores come too near to the label's."""
+    if not isinstance(spec, HingeSpec):
+        return ()
+    return (scores - scores[np.arange(len(labels)), labels][:, None] + spec.margin > 0,)

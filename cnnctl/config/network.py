@@ -21,6 +21,7 @@ from cnnctl.config.fields import (
     PoolBorder,
     Positive,
     Section,
+    accept,
     choose,
     kind_of,
     one_of,
@@ -32,7 +33,6 @@ from cnnctl.geometry import Window
 
 Distribution = Literal["normal", "uniform"]
 Fan = Literal["in", "out", "average"]
-LossName = Literal["softmax"]
 
 
 class GaussianConfig(Kind):
@@ -369,14 +369,64 @@ Layer = Annotated[
 ResidualConfig.model_rebuild()
 
 
+class SoftmaxConfig(Kind):
+    """Softmax cross-entropy."""
+
+    kind: ClassVar[str] = "softmax"
+
+    smoothing: Fraction = Field(
+        default=0.0, description="share of each label spread over all classes, from 0 to below 1"
+    )
+    class_weights: (
+        Annotated[
+            tuple[Annotated[float, Field(ge=0)], ...],
+            Field(strict=False, min_length=1),
+            accept("a list of numbers of at least 0, one a class"),
+        ]
+        | None
+    ) = Field(default=None, description="weight of each class in the mean; 1 each by default")
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if self.class_weights is not None and not any(self.class_weights):
+            raise refuse(": all of them are 0; give at least one class a weight", "class_weights")
+        return self
+
+
+class HingeConfig(Kind):
+    """Multi-class hinge loss."""
+
+    kind: ClassVar[str] = "hinge"
+    shorthand: ClassVar[str | None] = "margin"
+
+    margin: Positive = Field(
+        default=1.0, description="how far the label's score should lie above the others, above 0"
+    )
+
+
+class SquaredErrorConfig(Kind):
+    """Half the squared distance from 1 at the label and 0 elsewhere."""
+
+    kind: ClassVar[str] = "squared_error"
+
+
+LossChoice = Annotated[
+    Annotated[SoftmaxConfig, Tag("softmax")]
+    | Annotated[HingeConfig, Tag("hinge")]
+    | Annotated[SquaredErrorConfig, Tag("squared_error")],
+    Discriminator(kind_of),
+    one_of(SoftmaxConfig, HingeConfig, SquaredErrorConfig),
+]
+
+
 class NetworkConfig(Section):
     """Layers in a row, then a loss."""
 
     layers: Annotated[tuple[Layer, ...], BeforeValidator(_check_layers)] = Field(
         description="the layers in order, at least one"
     )
-    loss: Annotated[LossName, choose(LossName)] = Field(
-        default="softmax", description="softmax cross-entropy"
+    loss: LossChoice = Field(
+        default=SoftmaxConfig(), description="softmax cross-entropy, hinge or squared_error"
     )
     init: Init = Field(default=HeConfig(), description="how weights start in layers that name no init")
 

@@ -6,7 +6,7 @@ from cnnctl.nn.dropout import Dropout
 from cnnctl.nn.initializers import Constant, Gaussian, He, Initializer, Orthogonal, Xavier
 from cnnctl.nn.layer import Layer, Shape
 from cnnctl.nn.linear import Flatten, Linear
-from cnnctl.nn.loss import SoftmaxCrossEntropy
+from cnnctl.nn.loss import Hinge, Loss, SoftmaxCrossEntropy, SquaredError
 from cnnctl.nn.network import Network, SummaryRow
 from cnnctl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
 from cnnctl.nn.plan import Plan, StepResult
@@ -26,6 +26,7 @@ __all__ = [
     "GlobalAvgPool",
     "GroupNorm",
     "He",
+    "Hinge",
     "Initializer",
     "InstanceNorm",
     "Layer",
@@ -33,6 +34,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
+    "Loss",
     "MaxPool",
     "Network",
     "Orthogonal",
@@ -43,6 +45,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "SoftmaxCrossEntropy",
+    "SquaredError",
     "StepResult",
     "Subsampling",
     "SummaryRow",

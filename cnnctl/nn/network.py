@@ -16,7 +16,7 @@ from cnnctl.backends.specs import Array
 from cnnctl.errors import ConfigError, DtypeError, ShapeError, check_real, describe_alternatives
 from cnnctl.nn.initializers import Initializer, check_init
 from cnnctl.nn.layer import Layer, Shape, as_count, choose_names
-from cnnctl.nn.loss import SoftmaxCrossEntropy
+from cnnctl.nn.loss import Loss, SoftmaxCrossEntropy
 
 
 class SummaryRow(NamedTuple):
@@ -55,7 +55,7 @@ class Network:
         layers: Sequence[Layer],
         input_shape: Shape,
         *,
-        loss: SoftmaxCrossEntropy | None = None,
+        loss: Loss | None = None,
         dtype: DTypeLike = "float32",
         seed: int = 0,
         init: Initializer | None = None,
@@ -81,6 +81,7 @@ class Network:
             except ShapeError as error:
                 raise ShapeError(f"{name}: {error}") from error
         self.output_shape = shape
+        self.loss.check_output(shape)
 
         shape = self.input_shape
         for index, (name, layer) in enumerate(zip(names, self.layers, strict=True)):
@@ -106,6 +107,12 @@ class Network:
     def statistics(self) -> dict[str, Array]:
         """What training moves without a gradient, such as batchnorm1.running_mean: the layers' own arrays."""
         return {f"{layer.name}.{key}": a for layer in self.leaves for key, a in layer.statistics.items()}
+
+    @property
+    def label_count(self) -> int:
+        """Labels go from 0 to one below that: as many as scores, 2 for a squared error of one alone."""
+        (outputs,) = self.output_shape
+        return 2 if outputs == 1 and self.loss.kind == "squared_error" else outputs
 
     @property
     def parameter_count(self) -> int:

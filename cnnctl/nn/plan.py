@@ -403,7 +403,9 @@ class Plan:
                 scratch=buffers[scratch_number],
             )
         last = self._stages[-1]
-        self._loss = self.backend.create_loss(last.output, last.buffers.y, last.buffers.dy)
+        self._loss = self.backend.create_loss(
+            self.network.loss.spec, last.output, last.buffers.y, last.buffers.dy
+        )
 
     def _plan_targets(
         self, gradients: list[int | None], reserve_aside: Callable[[int, int], int]
@@ -463,7 +465,7 @@ class Plan:
         labels = np.asarray(labels)
         if labels.shape != (len(x),):
             raise ShapeError(f"labels: shape {labels.shape} where {(len(x),)} is needed")
-        check_label_values(labels, self.network.output_shape[0])
+        check_label_values(labels, self.network.label_count)
         labels = np.require(labels, np.int64, ["C", "A"])
         self._run_forward(x, training=training)
         loss, correct = self._loss.forward(len(x), labels)

@@ -29,6 +29,7 @@ from cnnctl.nn import (
     GlobalAvgPool,
     GroupNorm,
     He,
+    Hinge,
     InstanceNorm,
     LayerNorm,
     LeakyReLU,
@@ -43,6 +44,7 @@ from cnnctl.nn import (
     Sigmoid,
     SiLU,
     SoftmaxCrossEntropy,
+    SquaredError,
     Subsampling,
     Tanh,
     Xavier,
@@ -58,6 +60,7 @@ KINDS: dict[str, Any] = {
         *(Conv, MaxPool, AvgPool, Subsampling, GlobalAvgPool, Linear, Flatten),
         *(ReLU, LeakyReLU, ELU, Tanh, Sigmoid, GELU, SiLU),
         *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, LocalResponseNorm, Dropout, Residual),
+        *(SoftmaxCrossEntropy, Hinge, SquaredError),
         *(Constant, Gaussian, Xavier, He, Orthogonal),
         *(SGD, Adam, AdamW, Adamax, AdaGrad, RMSprop, Lion),
     )
@@ -69,7 +72,6 @@ SCHEDULES: dict[str, Any] = {
         *(schedule.Polynomial, schedule.Cosine, schedule.OneCycle, schedule.ReduceOnPlateau),
     )
 }
-LOSSES = {cls.kind: cls for cls in (SoftmaxCrossEntropy,)}
 
 
 def build_experiment(
@@ -107,7 +109,7 @@ def build_experiment(
             "as they were when the run began"
         )
     network = build_network(config, dataset.image_shape)
-    if network.output_shape != (len(dataset.classes),):
+    if len(network.output_shape) != 1 or network.label_count != len(dataset.classes):
         raise ConfigError(
             f"network: its output is {network.output_shape} where {dataset.name} has {len(dataset.classes)} "
             f"classes; end it with linear: {len(dataset.classes)}"
@@ -149,7 +151,7 @@ def build_network(config: RunConfig, input_shape: Shape) -> Network:
     return Network(
         [build_kind(layer) for layer in settings.layers],
         input_shape,
-        loss=LOSSES[settings.loss](),
+        loss=build_kind(settings.loss),
         dtype=config.engine.dtype,
         seed=config.engine.seed,
         init=build_kind(settings.init),

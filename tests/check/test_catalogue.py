@@ -11,15 +11,15 @@ from cnnctl.check import catalogue
 from cnnctl.check.catalogue import Entry, choose_entries, list_entries
 from cnnctl.check.gradcheck import FAIL, UNRESOLVED, check_catalogue
 from cnnctl.errors import ConfigError
-from cnnctl.nn import Layer
-from cnnctl.train.build import KINDS, LOSSES
+from cnnctl.nn import Layer, Loss
+from cnnctl.train.build import KINDS
 
-LAYER_KINDS = {kind for kind, cls in KINDS.items() if issubclass(cls, Layer)}
+CHECKED_KINDS = {kind for kind, cls in KINDS.items() if issubclass(cls, (Layer, Loss))}
 
 
 def test_nothing_is_missing() -> None:
     kinds = Counter(entry.kind for entry in list_entries())
-    assert kinds.keys() == LAYER_KINDS | set(LOSSES) | {"l2", "conv_sandwich", "linear_sandwich"}
+    assert kinds.keys() == CHECKED_KINDS | {"l2", "conv_sandwich", "linear_sandwich"}
     assert kinds["conv_sandwich"] == 2 * 2 * (1 + len(get_args(Activation))) * 3
     assert kinds["linear_sandwich"] == len(get_args(Activation)) - 1  # none in place of gelu and silu
 

@@ -24,9 +24,24 @@ from cnnctl.check.gradcheck import (
     gradcheck,
     relative_error,
 )
-from cnnctl.check.subjects import Subject, subtract_cross_entropies
+from cnnctl.check.subjects import Subject, find_loss_sides, subtract_losses
 from cnnctl.errors import CheckFailed, ConfigError, DtypeError, ShapeError
-from cnnctl.nn import BatchNorm, Conv, Dropout, Layer, Linear, MaxPool, Network, ReLU, Residual, Tanh
+from cnnctl.nn import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    Hinge,
+    Layer,
+    Linear,
+    Loss,
+    MaxPool,
+    Network,
+    ReLU,
+    Residual,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    Tanh,
+)
 
 
 class Formula(Subject):
@@ -343,17 +358,29 @@ def test_relative_error_is_that_of_the_courses() -> None:
     assert relative_error(float("nan"), 1.0) == float("inf")
 
 
-def test_cross_entropies_are_subtracted_without_cancellation(rng: np.random.Generator) -> None:
-    before, labels = rng.normal(size=(4, 5)), np.array([0, 2, 4, 4])
-    loss = create_backend("naive").softmax_cross_entropy_forward
-    after = before + rng.normal(size=(4, 5))
-    expected = loss(after, labels)[0] - loss(before, labels)[0]
-    assert subtract_cross_entropies(after, before, labels) == pytest.approx(expected, rel=1e-12)
-    shift = np.zeros((4, 5))
+@pytest.mark.parametrize(
+    "loss", [SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.3, [1, 2, 0, 3, 1]), Hinge(0.7), SquaredError()]
+)
+def test_differences_of_losses_are_exact(loss: Loss) -> None:
+    rng = np.random.default_rng(3)
+    before, labels = rng.normal(size=(4, 5)), np.array([0, 4, 1, 1])
+    after, backend = before + rng.normal(size=(4, 5)), create_backend("naive")
+    expected = loss.forward(after, labels, backend) - loss.forward(before, labels, backend)
+    assert subtract_losses(loss.spec, after, before, labels) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_tiny_difference_does_not_drown() -> None:
+    labels, shift, zeros = np.array([0, 4, 1, 1]), np.zeros((4, 5)), np.zeros((4, 5))
     shift[1, 3] = 2.0**-60
-    tiny = np.zeros((4, 5))
-    change = subtract_cross_entropies(tiny + shift, tiny, labels)
+    change = subtract_losses(SoftmaxCrossEntropy().spec, zeros + shift, zeros, labels)
     assert change == pytest.approx(2.0**-60 / 5 / 4, rel=1e-12)
+
+
+def test_a_hinge_says_on_which_side_it_stands() -> None:
+    scores = np.array([[0.0, 0.5, -2.0]])
+    (sides,) = find_loss_sides(Hinge().spec, scores, np.array([0]))
+    assert sides.tolist() == [[True, True, False]]
+    assert find_loss_sides(SquaredError().spec, scores, np.array([0])) == ()
 
 
 def test_layers_say_on_which_side_they_stand() -> None:

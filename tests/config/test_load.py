@@ -319,7 +319,7 @@ class TestDump:
         }
         assert data["network"] == {
             "layers": [{"linear": {"units": 10, "bias": True}}],
-            "loss": "softmax",
+            "loss": {"softmax": {"smoothing": 0.0}},
             "init": {"he": {"distribution": "normal", "fan": "in"}},
         }
 

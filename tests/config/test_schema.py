@@ -32,6 +32,7 @@ from cnnctl.config.network import (
     ResidualConfig,
     SigmoidConfig,
     SiLUConfig,
+    SoftmaxConfig,
     SubsamplingConfig,
     TanhConfig,
     XavierConfig,
@@ -84,7 +85,7 @@ def test_defaults(minimal: Mapping) -> None:
     assert config.name == "run"
     assert (config.data.normalize, config.data.validation, config.data.train) == ("standardize", 0, None)
     assert (config.data.augment.flip, config.data.augment.shift, config.data.seed) == (False, 0, 0)
-    assert (config.network.loss, config.network.init) == ("softmax", HeConfig())
+    assert (config.network.loss, config.network.init) == (SoftmaxConfig(), HeConfig())
     assert config.solver.optimizer == AdamConfig(lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
     assert (config.solver.l2, config.solver.max_steps) == (0.0, None)
     assert (config.solver.log_every, config.solver.checkpoint_every) == (50, None)
@@ -133,7 +134,7 @@ def test_every_field_is_described(section: type[BaseModel]) -> None:
         ("data.seed", 2**63, "9223372036854775808 is not usable; give an integer from 0 to 2^63 - 1"),
         ("network.layers", [], "[] is not usable; give a list of layers, at least one"),
         ("network.layers", {"relu": {}}, '{"relu": {}} is not usable; give a list of layers'),
-        ("network.loss", "hinge", "'hinge' is not known; known: softmax"),
+        ("network.loss", "hing", "'hing' is not known; did you mean hinge?"),
         ("network.init", "xaver", "'xaver' is not known; did you mean xavier?"),
         (
             "network.init",
@@ -672,3 +673,20 @@ def test_any_value_is_accepted_or_refused_in_one_line(path: str, value: object) 
     except ConfigError as error:
         line = str(error)
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("loss", "line"),
+    [
+        ({"hinge": 0}, "network.loss.hinge.margin: 0 is not usable; give a number above 0"),
+        ({"softmax": {"smoothing": 1}}, "network.loss.softmax.smoothing: 1 is not usable; give a number of"),
+        ({"softmax": {"class_weights": []}}, "network.loss.softmax.class_weights: [] is not usable; give a"),
+        (
+            {"softmax": {"class_weights": [1, -1]}},
+            "network.loss.softmax.class_weights: [1, -1] is not usable",
+        ),
+        ({"softmax": {"class_weights": [0, 0]}}, "network.loss.softmax.class_weights: all of them are 0"),
+    ],
+)
+def test_losses_that_cannot_be(minimal: Mapping, loss: object, line: str, refusal: Refusal) -> None:
+    assert refusal(config_from_dict, change(minimal, "network.loss", loss)).startswith(line)

@@ -1,12 +1,14 @@
-"""Softmax cross-entropy: known values, gradients, stability and errors."""
+"""Losses: known values, gradients, stability and errors."""
 
 from math import log
 
 import numpy as np
 import pytest
 
-from cnnctl.errors import CnnctlError, DtypeError, ShapeError
-from cnnctl.nn import SoftmaxCrossEntropy
+from cnnctl.errors import CnnctlError, ConfigError, DtypeError, ShapeError
+from cnnctl.nn import Hinge, Linear, Network, SoftmaxCrossEntropy, SquaredError
+from cnnctl.nn.plan import Plan
+from cnnctl.optim import SGD
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -67,3 +69,58 @@ def test_wrong_arrays_are_named(backend, scores, labels, error, message):
 def test_backward_needs_a_forward_pass(backend):
     with pytest.raises(CnnctlError, match="softmax: backward needs a forward pass before it"):
         SoftmaxCrossEntropy().backward(backend)
+
+
+def test_hinge_by_hand(backend):
+    """Margin 1: of the first image one score comes too near, by 1.5; of the second none."""
+    loss = Hinge()
+    scores = np.array([[1.0, 1.5, -2.0], [3.0, 0.0, 1.0]])
+    assert loss.forward(scores, np.array([0, 0]), backend) == 0.75
+    assert loss.backward(backend).tolist() == [[-0.5, 0.5, 0], [0, 0, 0]]
+
+
+def test_squared_error_by_hand(backend):
+    loss = SquaredError()
+    assert loss.forward(np.array([[0.5, 0.0], [0.0, 2.0]]), np.array([0, 1]), backend) == 0.3125
+    assert loss.backward(backend).tolist() == [[-0.25, 0], [0, 0.5]]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [SoftmaxCrossEntropy(0.2, [1, 2, 0.5, 1, 1]), Hinge(0.5), SquaredError()],
+    ids=lambda loss: loss.kind,
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_plan_trains_by_the_networks_loss(backend, loss, dtype):
+    network = Network([Linear(5)], (4,), loss=loss, dtype=dtype, seed=3)
+    rng = np.random.default_rng(5)
+    x, labels = rng.normal(size=(6, 4)).astype(dtype), np.array([0, 4, 2, 3, 3, 1])
+    plan = Plan(network, 6, backend, optimizer=SGD(lr=0.5))
+    expected, grads = network.loss_and_grads(x, labels, backend)
+    result = plan.step(x, labels)
+    assert result.loss == pytest.approx(expected, rel=1e-6)
+    assert result.correct == (network.forward(x, backend).argmax(axis=1) == labels).sum()
+    for key, w in plan.export_params().items():
+        np.testing.assert_allclose(w, network.params[key] - 0.5 * grads[key], rtol=1e-5, atol=1e-6)
+
+
+def test_one_output_is_right_on_its_labels_side_of_a_half(backend):
+    network = Network([Linear(1)], (2,), loss=SquaredError(), dtype="float64")
+    network.load_params({"linear1.weight": np.array([[1.0, 0.0]]), "linear1.bias": np.zeros(1)})
+    x = np.array([[0.9, 0], [0.4, 0], [0.6, 0], [0.1, 0]])
+    result = Plan(network, 4, backend).evaluate(x, np.array([1, 0, 0, 1]))
+    assert (network.label_count, result.correct) == (2, 2)
+    assert result.loss == pytest.approx(0.5 * (0.01 + 0.16 + 0.36 + 0.81) / 4, rel=1e-12)
+
+
+def test_class_weights_have_to_be_as_many_as_the_scores():
+    with pytest.raises(ShapeError, match=r"class_weights: 3 of them where the network's output is \(5,\)"):
+        Network([Linear(5)], (4,), loss=SoftmaxCrossEntropy(class_weights=[1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: SoftmaxCrossEntropy(1.0), lambda: Hinge(0), lambda: SoftmaxCrossEntropy(0, [-1, 1])]
+)
+def test_settings_out_of_range(make):
+    with pytest.raises(ConfigError):
+        make()

@@ -331,6 +331,26 @@ def _run_softmax(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequ
     return [np.array(loss), p, backend.softmax_cross_entropy_backward(p, labels)]
 
 
+def _run_losses(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    """Smoothed and weighted cross-entropy, hinge and squared error."""
+    scores = np.ascontiguousarray(x[:, :, 0, 0])
+    labels = np.arange(len(scores)) % scores.shape[1]
+    smoothing, weights = float(settings[0]), np.abs(dy[0, :, 0, 0]) + 1
+    loss, p = backend.softmax_cross_entropy_forward(scores, labels, smoothing, weights)
+    margin = 0.1 + float(settings[1])
+    losses = (
+        loss,
+        backend.hinge_forward(scores, labels, margin),
+        backend.squared_error_forward(scores, labels),
+    )
+    return [
+        *(np.array(value) for value in losses),
+        backend.softmax_cross_entropy_backward(p, labels, smoothing, weights),
+        backend.hinge_backward(scores, labels, margin),
+        backend.squared_error_backward(scores, labels),
+    ]
+
+
 def _run_sgd(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
     w, velocity = x.copy(), np.abs(x)
     rates = {"lr": settings[0], "momentum": settings[1], "dampening": settings[2] / 2, "l2": settings[2]}
@@ -386,6 +406,7 @@ OTHERS: dict[str, Callable[[Backend, Array, Array, Array], Sequence[Array]]] = {
     "lrn": _run_lrn,
     "dropout": _run_dropout,
     "softmax": _run_softmax,
+    "losses": _run_losses,
     "sgd": _run_sgd,
     "adam": _run_adam,
     "adagrad": _run_adagrad,

@@ -18,18 +18,22 @@ from cnnctl.nn import (
     Dropout,
     GlobalAvgPool,
     GroupNorm,
+    Hinge,
     InstanceNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
     Linear,
     LocalResponseNorm,
+    Loss,
     MaxPool,
     Network,
     ReLU,
     Residual,
     Sigmoid,
     SiLU,
+    SoftmaxCrossEntropy,
+    SquaredError,
     Subsampling,
     Tanh,
 )
@@ -80,7 +84,8 @@ def draw_network(rng: np.random.Generator, number: int) -> Network:
         blocks = [_draw_block(rng) for _ in range(rng.integers(1, 5))]
         layers = [layer for block in blocks for layer in block]
         try:
-            network = Network([*layers, *_draw_head(rng)], (C, H, W), dtype="float64", seed=number)
+            head, loss = _draw_head(rng), _draw_loss(rng)
+            network = Network([*layers, *head], (C, H, W), loss=loss, dtype="float64", seed=number)
         except ShapeError:
             continue
         for w in network.params.values():
@@ -166,6 +171,11 @@ def _draw_activation(rng: np.random.Generator) -> Layer:
     makers = [ReLU, ReLU, lambda: LeakyReLU(alpha), lambda: ELU(alpha), Tanh, Sigmoid, GELU, SiLU]
     layer: Layer = makers[rng.integers(len(makers))]()
     return layer
+
+
+def _draw_loss(rng: np.random.Generator) -> Loss:
+    makers = SoftmaxCrossEntropy, lambda: SoftmaxCrossEntropy(0.1), Hinge, SquaredError
+    return makers[rng.integers(len(makers))]()
 
 
 def _draw_head(rng: np.random.Generator) -> list[Layer]:

@@ -16,7 +16,7 @@ from cnnctl.backends.fast.conv import ConvStage
 from cnnctl.backends.fast.elementwise import ActivationStage, AddStage, DropoutStage
 from cnnctl.backends.fast.layout import ACTIVATIONS, ImageLayout, align, count_lanes, round_up
 from cnnctl.backends.fast.linear import FlattenStage, LinearStage
-from cnnctl.backends.fast.loss import SoftmaxLoss
+from cnnctl.backends.fast.loss import FastLoss, describe_loss
 from cnnctl.backends.fast.norm import BatchNormStage, GroupNormStage, LrnStage, ScaleStage
 from cnnctl.backends.fast.pooling import AveragePoolStage, MaxPoolStage
 from cnnctl.backends.specs import (
@@ -26,10 +26,13 @@ from cnnctl.backends.specs import (
     Array,
     BatchNormSpec,
     ConvSpec,
+    CrossEntropySpec,
     DropoutSpec,
     FlattenSpec,
     GroupNormSpec,
+    HingeSpec,
     LinearSpec,
+    LossSpec,
     LrnSpec,
     Pool,
     PoolSpec,
@@ -37,6 +40,7 @@ from cnnctl.backends.specs import (
     ScaleSpec,
     Shape,
     Spec,
+    SquaredErrorSpec,
     needs_input,
 )
 from cnnctl.backends.stage import Buffers, Layout, LossStage, Stage
@@ -113,9 +117,9 @@ class FastBackend(Backend):
             case FlattenSpec():
                 return FlattenStage(layout)
 
-    def create_loss(self, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
+    def create_loss(self, spec: LossSpec, layout: Layout, scores: Array, dscores: Array | None) -> LossStage:
         assert isinstance(layout, ImageLayout)
-        return SoftmaxLoss(layout, scores, dscores)
+        return FastLoss(spec, layout, scores, dscores)
 
     # The contract's operations: one stage each, with buffers of its own
 
@@ -365,21 +369,50 @@ class FastBackend(Backend):
         _allocate(stage, x, {})
         return _run_forward(stage, len(x))
 
-    def _softmax_cross_entropy_forward(self, scores: Array, labels: Array) -> tuple[float, Array]:
-        n, classes = scores.shape
-        layout = self._layout((classes,), scores.dtype)
-        p = np.empty((n, layout.size), scores.dtype)
-        layout.load(scores, p)
-        loss, _ = layout.kernels.softmax_forward(n, classes, layout.size, p, align(labels, np.int64), p)
-        return loss, layout.read(p, n)
+    def _softmax_cross_entropy_forward(
+        self, scores: Array, labels: Array, smoothing: float, weights: Array | None
+    ) -> tuple[float, Array]:
+        return self._run_loss(_cross_entropy(smoothing, weights), scores, labels)
 
-    def _softmax_cross_entropy_backward(self, p: Array, labels: Array) -> Array:
-        n, classes = p.shape
-        layout = self._layout((classes,), p.dtype)
-        rows = np.empty((n, layout.size), p.dtype)
-        layout.load(p, rows)
-        layout.kernels.softmax_backward(n, classes, layout.size, rows, align(labels, np.int64), rows)
-        return layout.read(rows, n)
+    def _softmax_cross_entropy_backward(
+        self, p: Array, labels: Array, smoothing: float, weights: Array | None
+    ) -> Array:
+        return self._find_dscores(_cross_entropy(smoothing, weights), p, labels)
+
+    def _hinge_forward(self, scores: Array, labels: Array, margin: float) -> float:
+        return self._run_loss(HingeSpec(margin), scores, labels)[0]
+
+    def _hinge_backward(self, scores: Array, labels: Array, margin: float) -> Array:
+        return self._find_dscores(HingeSpec(margin), scores, labels)
+
+    def _squared_error_forward(self, scores: Array, labels: Array) -> float:
+        return self._run_loss(SquaredErrorSpec(), scores, labels)[0]
+
+    def _squared_error_backward(self, scores: Array, labels: Array) -> Array:
+        return self._find_dscores(SquaredErrorSpec(), scores, labels)
+
+    def _run_loss(self, spec: LossSpec, scores: Array, labels: Array) -> tuple[float, Array]:
+        """The loss, and p for cross-entropy."""
+        layout, rows = self._load_scores(scores)
+        loss, _ = layout.kernels.loss_forward(
+            *describe_loss(spec, layout, scores.dtype),
+            *(*scores.shape, layout.size, rows, align(labels, np.int64), rows),
+        )
+        return loss, layout.read(rows, len(scores))
+
+    def _find_dscores(self, spec: LossSpec, source: Array, labels: Array) -> Array:
+        layout, rows = self._load_scores(source)
+        layout.kernels.loss_backward(
+            *describe_loss(spec, layout, source.dtype),
+            *(*source.shape, layout.size, rows, align(labels, np.int64), dscores := np.empty_like(rows)),
+        )
+        return layout.read(dscores, len(source))
+
+    def _load_scores(self, scores: Array) -> tuple[ImageLayout, Array]:
+        layout = self._layout(scores.shape[1:], scores.dtype)
+        rows = np.empty((len(scores), layout.size), scores.dtype)
+        layout.load(scores, rows)
+        return layout, rows
 
     def _sum_squares(self, x: Array) -> float:
         return self._update("none", None, x)
@@ -469,6 +502,10 @@ class FastBackend(Backend):
         number = UPDATES.index(kind)
         total: float = self.kernels(dw.dtype).update(number, dw.size, w, dw, slots, sums, **settings)
         return total
+
+
+def _cross_entropy(smoothing: float, weights: Array | None) -> CrossEntropySpec:
+    return CrossEntropySpec(smoothing, None if weights is None else tuple(weights.tolist()))
 
 
 def _allocate(stage: Stage, x: Array, arrays: Mapping[str, Array | None]) -> None:
