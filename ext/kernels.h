@@ -119,7 +119,8 @@ enum { LOSS_CROSS_ENTROPY, LOSS_HINGE, LOSS_SQUARED_ERROR };
 typedef struct {
     int kind; /* one of those */
     double smoothing, margin;
-    const void *weights; /* of the classes, padded as scores are, for cross-entropy; NULL for 1 each */
+    const void *weights; /* cross-entropy's, of the classes, padded as scores are; NULL for 1 each,
+                          * which smoothing does not take */
 } loss_settings;
 
 /* UPDATE_NONE changes nothing: it is for those who want the sum of dw^2. */

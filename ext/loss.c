@@ -11,7 +11,7 @@
 
 typedef struct {
     const loss_settings *settings;
-    const real *weights; /* of the classes, padded as rows are; NULL for 1 each */
+    const real *weights; /* as in the settings */
     double all_weights;  /* their sum */
     double divisor;      /* what the sum over all rows is divided by */
     ptrdiff_t n, classes, row, blocks;
@@ -86,27 +86,26 @@ INLINE double exponential_row(const real *scores, real top, ptrdiff_t classes, p
     return sum;
 }
 
-/* Whether the first maximum, or the first NaN, stands at the label. */
-INLINE int is_right(const real *scores, ptrdiff_t classes, int64_t label) {
-    real top = find_top(scores, classes);
+/* Whether the first maximum `top`, or the first NaN, stands at the label. */
+INLINE int is_right(const real *scores, real top, int64_t label) {
     ptrdiff_t first = 0;
     while (scores[first] != top && (top == top || scores[first] == scores[first]))
         first++;
     return first == label;
 }
 
+INLINE real find_weight(const loss_job *job, int64_t label) { return job->weights ? job->weights[label] : 1; }
+
 /* sum of t (-log p), t as base.py has it; p may lie where the scores do. */
-static double cross_entropy_row(const loss_job *job, const real *scores, int64_t label, real *p) {
-    double smoothing = job->settings->smoothing, top = (double)find_top(scores, job->classes);
-    double own = (double)scores[label] - top, all = 0;
-    if (smoothing > 0)
-        for (ptrdiff_t k = 0; k < job->classes; k++)
-            all += (job->weights ? (double)job->weights[k] : 1) * ((double)scores[k] - top);
-    double sum = exponential_row(scores, (real)top, job->classes, job->row, p), log_sum = log(sum);
+static double cross_entropy_row(const loss_job *job, const real *scores, real top, int64_t label, real *p) {
+    double smoothing = job->settings->smoothing, own = (double)scores[label] - (double)top, all = 0;
+    for (ptrdiff_t k = 0; smoothing > 0 && k < job->classes; k++)
+        all += (double)job->weights[k] * ((double)scores[k] - (double)top);
+    double sum = exponential_row(scores, top, job->classes, job->row, p), log_sum = log(sum);
     real scale = (real)(1 / sum);
     for (ptrdiff_t k = 0; k < job->row; k += VLEN)
         store(p + k, load(p + k) * scale);
-    double loss = (1 - smoothing) * (job->weights ? (double)job->weights[label] : 1) * (log_sum - own);
+    double loss = (1 - smoothing) * (double)find_weight(job, label) * (log_sum - own);
     return smoothing > 0 ? loss + smoothing / (double)job->classes * (job->all_weights * log_sum - all)
                          : loss;
 }
@@ -122,27 +121,39 @@ INLINE real find_target(const loss_job *job, int64_t label, ptrdiff_t k) {
     return (real)(job->classes == 1 ? label : k == label);
 }
 
+static double hinge_row(const loss_job *job, const real *scores, int64_t label) {
+    double loss = 0;
+    for (ptrdiff_t k = 0; k < job->classes; k++)
+        loss += (double)find_excess(job, scores, label, k);
+    return loss;
+}
+
+static double squared_error_row(const loss_job *job, const real *scores, int64_t label) {
+    double loss = 0;
+    for (ptrdiff_t k = 0; k < job->classes; k++) {
+        double away = (double)(scores[k] - find_target(job, label, k));
+        loss += 0.5 * away * away;
+    }
+    return loss;
+}
+
 static void forward_block(const void *context, ptrdiff_t block, int worker) {
     (void)worker;
     const loss_job *job = context;
     double loss = 0;
     ptrdiff_t correct = 0, end = job->n * (block + 1) / job->blocks;
+    int kind = job->settings->kind, halves = kind == LOSS_SQUARED_ERROR && job->classes == 1;
     for (ptrdiff_t i = job->n * block / job->blocks; i < end; i++) {
         const real *scores = job->scores + i * job->row;
+        real top = find_top(scores, job->classes);
         int64_t label = job->labels[i];
-        int squared = job->settings->kind == LOSS_SQUARED_ERROR;
-        if (squared && job->classes == 1)
-            correct += (scores[0] > (real)0.5) == label;
+        correct += halves ? (scores[0] > (real)0.5) == label : is_right(scores, top, label);
+        if (kind == LOSS_CROSS_ENTROPY)
+            loss += cross_entropy_row(job, scores, top, label, job->out + i * job->row);
+        else if (kind == LOSS_HINGE)
+            loss += hinge_row(job, scores, label);
         else
-            correct += is_right(scores, job->classes, label);
-        if (job->settings->kind == LOSS_CROSS_ENTROPY) {
-            loss += cross_entropy_row(job, scores, label, job->out + i * job->row);
-            continue;
-        }
-        for (ptrdiff_t k = 0; k < job->classes; k++) {
-            double away = squared ? (double)(scores[k] - find_target(job, label, k)) : 0;
-            loss += squared ? 0.5 * away * away : (double)find_excess(job, scores, label, k);
-        }
+            loss += squared_error_row(job, scores, label);
     }
     job->losses[block] = loss;
     job->correct[block] = correct;
@@ -170,10 +181,10 @@ double NAME(loss_forward)(const loss_settings *settings, int threads, ptrdiff_t 
 /* (p sum of t - t) / divisor; dscores may lie where p does. */
 static void cross_entropy_gradient(const loss_job *job, const real *p, int64_t label, real *dscores) {
     double smoothing = job->settings->smoothing;
-    real own = (real)((1 - smoothing) * (job->weights ? (double)job->weights[label] : 1));
+    real own = (real)((1 - smoothing) * (double)find_weight(job, label));
     real share = (real)(smoothing / (double)job->classes), divisor = (real)job->divisor;
     real all = own + (real)(smoothing / (double)job->classes * job->all_weights);
-    real at_label = (p[label] * all - share * (job->weights ? job->weights[label] : 1) - own) / divisor;
+    real at_label = (p[label] * all - share * find_weight(job, label) - own) / divisor;
     for (ptrdiff_t k = 0; k < job->row; k += VLEN) {
         vec value = load(p + k) * all;
         if (job->weights)

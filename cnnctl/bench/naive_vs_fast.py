@@ -8,16 +8,13 @@ count. Makes nothing faster and leaves `naive` as it is.
 
 import csv
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from statistics import median
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -38,6 +35,7 @@ from cnnctl.train.atomic import write_atomically
 from cnnctl.train.build import build_backend
 from cnnctl.train.environment import describe_environment
 from cnnctl.train.run_directory import RunDirectory
+from cnnctl.train.signals import handling_signals
 
 REFERENCE, RIVALS = "naive", ("im2col", "fast")
 WINOGRAD_ENGINES = {"fast", "torch"}
@@ -181,7 +179,7 @@ def record_naive_vs_fast(
         "shapes.yaml": given.encode(),
         "env.json": json.dumps(environment, indent=2).encode(),
     }
-    with _raising_signals(), RunDirectory.create(runs_dir, name, files, folders=()) as run:
+    with handling_signals(_stop), RunDirectory.create(runs_dir, name, files, folders=()) as run:
         try:
             report = measure_naive_vs_fast(cases, engine, note=note)
             run.write_json("timing.json", report.to_document())
@@ -437,18 +435,6 @@ def _name(operation: Operation) -> str:
     return f"{operation.engine} {operation.layout}"
 
 
-@contextmanager
-def _raising_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM as Interrupted, at once: there is no step here to wait for the end of."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("stopped; what was measured so far is not kept", number)
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
-    previous = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _stop(signal_number: int) -> None:
+    """At once: there is no step here to wait for the end of."""
+    raise Interrupted("stopped; what was measured so far is not kept", signal_number)

@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 
 from cnnctl.backends.cpu import available_threads
+from cnnctl.check.images import IMAGE_SHAPES
 from cnnctl.config import RunConfig
 from cnnctl.data import Batches, Dataset, Normalizer, Split, load_dataset, make_splits
 from cnnctl.data.dataset import Array
@@ -19,7 +20,8 @@ from cnnctl.errors import ConfigError, DataError, describe_alternatives
 from cnnctl.nn import Network
 from cnnctl.train.build import build_network
 
-SYNTHETIC = {"mnist": (60_000, 1, 28), "fashion-mnist": (60_000, 1, 28), "cifar10": (50_000, 3, 32)}
+_TRAINING_IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
+SYNTHETIC = {name: (count, *IMAGE_SHAPES[name][:2]) for name, count in _TRAINING_IMAGES.items()}
 """Training images, channels and side of the data sets that random pixels can stand in for."""
 CLASSES = 10
 TEST_IMAGES = 10_000

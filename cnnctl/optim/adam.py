@@ -20,6 +20,7 @@ class Adam(Optimizer):
 
     kind: ClassVar[str] = "adam"
     slots: ClassVar[tuple[str, ...]] = ("m", "v")
+    decoupled: ClassVar[bool] = False
 
     lr: float = 1e-3
     beta1: float = 0.9
@@ -53,7 +54,8 @@ class Adam(Optimizer):
             beta1=self.beta1,
             beta2=self.beta2,
             eps=self.eps,
-            l2=l2 + self.weight_decay,
+            weight_decay=self.weight_decay if self.decoupled else 0.0,
+            l2=l2 if self.decoupled else l2 + self.weight_decay,
         )
 
 
@@ -65,32 +67,9 @@ class AdamW(Adam):
     """
 
     kind: ClassVar[str] = "adamw"
+    decoupled: ClassVar[bool] = True
 
     weight_decay: float = 0.01
-
-    def update(
-        self,
-        backend: Backend,
-        w: Array,
-        dw: Array,
-        slots: dict[str, Array],
-        step: int,
-        l2: float,
-        lr_scale: float = 1.0,
-    ) -> float:
-        return backend.adam_update(
-            w,
-            dw,
-            slots["m"],
-            slots["v"],
-            step=step,
-            lr=self.lr * lr_scale,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            l2=l2,
-        )
 
 
 @dataclass(frozen=True)

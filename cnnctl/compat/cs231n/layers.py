@@ -220,31 +220,21 @@ def spatial_groupnorm_backward(dout: Array, cache: Cache) -> Gradients:
 
 
 def _normalize_groups(x: Array, gamma: Array, beta: Array, G: int, param: Param) -> tuple[Array, Cache]:
-    """Layer norm is group norm with one group: x (N,C,...) as (N,G,C/G,...), moments over all but N, G."""
+    """Layer norm is group norm with one group; gamma and beta may be spread over an image's axes."""
     x, gamma, beta = as_floats(x, gamma, beta)
-    N, C, *size = x.shape
-    if G < 1 or C % G:
-        raise ConfigError(f"G: {G} groups do not divide the {C} channels of x")
-    grouped = x.reshape(N, G, -1)
-    mean, var = grouped.mean(axis=2, keepdims=True), grouped.var(axis=2, keepdims=True)
-    deviation = np.sqrt(var + param.get("eps", 1e-5))
-    z = ((grouped - mean) / deviation).reshape(x.shape)
-    spread = (C, *(1 for _ in size))
-    return z * gamma.reshape(spread) + beta.reshape(spread), (z, deviation, gamma)
+    if G < 1 or x.shape[1] % G:
+        raise ConfigError(f"G: {G} groups do not divide the {x.shape[1]} channels of x")
+    groups, eps = int(G), param.get("eps", 1e-5)
+    out, mean, var = get_backend("im2col").groupnorm_forward(x, gamma.ravel(), beta.ravel(), groups, eps)
+    return out, (x, gamma, mean, var, groups, eps)
 
 
 def _normalize_groups_backward(dout: Array, cache: Cache) -> Gradients:
-    """dx = (dz - mean of dz - z (mean of dz z)) / deviation, means over a group, dz = gamma dout."""
-    z, deviation, gamma = cache
-    dout, z, deviation, gamma = as_floats(dout, z, deviation, gamma)
-    _, C, *size = z.shape
-    rest = (0, *range(2, z.ndim))
-    dgamma, dbeta = (dout * z).sum(axis=rest), dout.sum(axis=rest)
-    grouped = (*deviation.shape[:2], -1)
-    dz = (dout * gamma.reshape(C, *(1 for _ in size))).reshape(grouped)
-    z = z.reshape(grouped)
-    dz = dz - dz.mean(axis=2, keepdims=True) - z * (dz * z).mean(axis=2, keepdims=True)
-    return (dz / deviation).reshape(dout.shape), dgamma.reshape(gamma.shape), dbeta.reshape(gamma.shape)
+    x, gamma, mean, var, groups, eps = cache
+    dout, x, gamma, mean, var = as_floats(dout, x, gamma, mean, var)
+    backend = get_backend("im2col")
+    dx, dgamma, dbeta = backend.groupnorm_backward(dout, x, gamma.ravel(), mean, var, groups, eps)
+    return dx, dgamma.reshape(gamma.shape), dbeta.reshape(gamma.shape)
 
 
 def _is_training(param: Param) -> bool:
@@ -264,12 +254,8 @@ def svm_loss(x: Array, y: Array) -> tuple[float, Array]:
     Source: Weston, Watkins 1999, as in cs231n.
     """
     (x,) = as_floats(x)
-    rows = np.arange(len(x))
-    margins = np.maximum(x - x[rows, y][:, None] + 1, 0)
-    margins[rows, y] = 0
-    dx = (margins > 0).astype(x.dtype)
-    dx[rows, y] = -dx.sum(axis=1)
-    return float(margins.sum() / len(x)), dx / len(x)
+    backend = get_backend("im2col")
+    return backend.hinge_forward(x, y), backend.hinge_backward(x, y)
 
 
 def softmax_loss(x: Array, y: Array) -> tuple[float, Array]:
