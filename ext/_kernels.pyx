@@ -205,6 +205,7 @@ cdef extern from "kernels.h" nogil:
         double (*update)(
             const update_settings *, int, ptrdiff_t, const update_arrays *
         ) noexcept nogil
+        double (*add_l1_gradient)(int, ptrdiff_t, double, const void *, void *, double *) noexcept nogil
         double (*fma_burst)(int, ptrdiff_t) noexcept nogil
         double (*read_burst)(int, ptrdiff_t, ptrdiff_t, const void *) noexcept nogil
         double (*copy_burst)(int, ptrdiff_t, ptrdiff_t, const void *, void *) noexcept nogil
@@ -367,6 +368,16 @@ cdef class Kernels:
         cdef double total
         with nogil:
             total = self.table.update(&settings, self.threads, count, &a)
+        return total
+
+    def add_l1_gradient(self, ptrdiff_t count, double l1, w, dw, sums):
+        """dw + l1 sign(w); returns the sum of |w|."""
+        cdef const void *weights = source(w)
+        cdef void *gradient = target(dw)
+        cdef double *parts = <double *>target(sums)
+        cdef double total
+        with nogil:
+            total = self.table.add_l1_gradient(self.threads, count, l1, weights, gradient, parts)
         return total
 
     def fma_burst(self, ptrdiff_t rounds):

@@ -227,6 +227,8 @@ typedef struct {
 
     /* In place; returns the sum of w^2 before the step. */
     double (*update)(const update_settings *, int threads, ptrdiff_t count, const update_arrays *);
+    /* dw + l1 sign(w); returns the sum of |w|. A double in `sums` a block of UPDATE_BLOCK. */
+    double (*add_l1_gradient)(int threads, ptrdiff_t count, double l1, const void *w, void *dw, double *sums);
     /* Work to be timed, the same on each thread; return the operations done or the bytes moved. */
     double (*fma_burst)(int threads, ptrdiff_t rounds);
     double (*read_burst)(int threads, ptrdiff_t rounds, ptrdiff_t count, const void *from);
@@ -269,6 +271,7 @@ typedef struct {
     DO(loss_forward)                                                                                         \
     DO(loss_backward)                                                                                        \
     DO(update)                                                                                               \
+    DO(add_l1_gradient)                                                                                      \
     DO(fma_burst)                                                                                            \
     DO(read_burst)                                                                                           \
     DO(copy_burst)

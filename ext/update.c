@@ -40,6 +40,13 @@ INLINE double sum_squares(const real *w, ptrdiff_t count) {
     return total;
 }
 
+static double add_up(const double *sums, ptrdiff_t count) {
+    double total = 0;
+    for (ptrdiff_t i = 0; i < count; i++)
+        total += sums[i];
+    return total;
+}
+
 static void update_block(const void *context, ptrdiff_t block, int worker) {
     (void)worker;
     const update_job *job = context;
@@ -158,6 +165,38 @@ static void lion_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
     }
 }
 
+typedef struct {
+    ptrdiff_t count;
+    real l1;
+    const real *w;
+    real *dw;
+    double *sums;
+} l1_job;
+
+static void l1_block(const void *context, ptrdiff_t block, int worker) {
+    (void)worker;
+    const l1_job *job = context;
+    const real *restrict w = job->w;
+    real *restrict dw = job->dw;
+    ptrdiff_t end = at_most(job->count, (block + 1) * UPDATE_BLOCK);
+    double sum = 0;
+    for (ptrdiff_t i = block * UPDATE_BLOCK; i < end; i++) {
+        real size = w[i] < 0 ? -w[i] : w[i], sign = w[i] > 0   ? 1
+                                                    : w[i] < 0 ? -1
+                                                               : w[i]; /* of NaN it is NaN */
+        dw[i] += job->l1 * sign;
+        sum += (double)size;
+    }
+    job->sums[block] = sum;
+}
+
+double NAME(add_l1_gradient)(int threads, ptrdiff_t count, double l1, const void *w, void *dw, double *sums) {
+    l1_job job = {.count = count, .l1 = (real)l1, .w = w, .dw = dw, .sums = sums};
+    ptrdiff_t blocks = ceil_div(count, UPDATE_BLOCK);
+    pool_run(threads, blocks, l1_block, &job);
+    return add_up(sums, blocks);
+}
+
 double NAME(update)(const update_settings *s, int threads, ptrdiff_t count, const update_arrays *arrays) {
     static update_rule *const rules[UPDATE_COUNT] = {
         [UPDATE_SGD] = sgd_rule,         [UPDATE_ADAM] = adam_rule,     [UPDATE_ADAGRAD] = adagrad_rule,
@@ -185,8 +224,5 @@ double NAME(update)(const update_settings *s, int threads, ptrdiff_t count, cons
                       .scale2 = (real)(1 / (1 - pow(s->beta2, step)))};
     ptrdiff_t blocks = ceil_div(count, UPDATE_BLOCK);
     pool_run(threads, blocks, update_block, &job);
-    double total = 0;
-    for (ptrdiff_t block = 0; block < blocks; block++)
-        total += job.sums[block];
-    return total;
+    return add_up(job.sums, blocks);
 }

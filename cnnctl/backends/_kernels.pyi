@@ -61,6 +61,7 @@ class Kernels:
         labels: Any,
         dscores: Any,
     ) -> None: ...
+    def add_l1_gradient(self, count: int, l1: float, w: Any, dw: Any, sums: Any) -> float: ...
     def update(
         self,
         kind: int,

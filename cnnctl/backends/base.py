@@ -398,6 +398,11 @@ class Backend(ABC):
         _check_update(x)
         return self._sum_squares(x)
 
+    def add_l1_gradient(self, w: Array, dw: Array, l1: float) -> float:
+        """dw <- dw + l1 sign(w), where sign(0) = 0 and sign(NaN) is NaN; returns the sum of |w|."""
+        _check_update(w, dw)
+        return self._add_l1_gradient(w, dw, l1)
+
     def sgd_update(
         self,
         w: Array,
@@ -867,6 +872,9 @@ class Backend(ABC):
 
     @abstractmethod
     def _sum_squares(self, x: Array) -> float: ...
+
+    @abstractmethod
+    def _add_l1_gradient(self, w: Array, dw: Array, l1: float) -> float: ...
 
     @abstractmethod
     def _sgd_update(

@@ -271,6 +271,10 @@ class Im2colBackend(ComposedBackend):
     def _sum_squares(self, x: Array) -> float:
         return float(np.square(x).sum())
 
+    def _add_l1_gradient(self, w: Array, dw: Array, l1: float) -> float:
+        dw += l1 * np.sign(w)
+        return float(np.abs(w).sum())
+
     def _sgd_update(
         self,
         w: Array,

@@ -313,6 +313,10 @@ class NaiveBackend(ComposedBackend):
     def _sum_squares(self, x: Array) -> float:
         return float(np.sum(x * x))
 
+    def _add_l1_gradient(self, w: Array, dw: Array, l1: float) -> float:
+        dw += l1 * np.sign(w)
+        return float(np.sum(np.abs(w)))
+
     def _sgd_update(
         self,
         w: Array,

@@ -320,7 +320,7 @@ def _list_update(plan: Plan, batch_size: int) -> Operation:
     return Operation(
         "update",
         batch_size,
-        lambda number: optimizer.update(plan.backend, w, dw, slots, number + 1, plan.l2),
+        lambda number: optimizer.update(plan.backend, w, dw, slots, number + 1, plan.penalty.l2),
         moved_bytes=(3 + 2 * len(slots)) * w.nbytes,  # w and slots read and written, dw read
     )
 

@@ -79,6 +79,8 @@ class TorchSide:
         self._model.train(not evaluate)
         self._penalized, others = split_parameters(self._model)
         self._optimizer = create_optimizer(solver.optimizer, self._penalized, others, solver.l2)
+        if solver.l1:
+            raise ConfigError(f"solver.l1: {solver.l1} is not known in PyTorch; give 0")
         if solver.groups:
             raise ConfigError(f"solver.groups: {len(solver.groups)} are not known in PyTorch; leave them out")
         self._l2, self._evaluate = solver.l2, evaluate

@@ -56,6 +56,7 @@ from cnnctl.nn import (
     Subsampling,
     Tanh,
 )
+from cnnctl.optim import Penalty
 
 BATCH_SIZE = 2
 NORM_BATCH_SIZE = 4
@@ -63,7 +64,7 @@ NORM_BATCH_SIZE = 4
 CLASSES = 3
 SANDWICH_SIZE = (4, 3)
 """Height and width of what is convolved; small, because the naive backend is checked as well."""
-L2 = 0.3
+_PENALTIES = {"l1": Penalty(l1=0.2), "l2": Penalty(l2=0.3), "elastic": Penalty(0.2, 0.3)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Entry:
     """One thing to check.
 
     Attributes:
-        kind: the YAML key of a layer or loss, "l2", or the contract's name of a fused operation.
+        kind: the YAML key of a layer, loss or penalty, or the contract's name of a fused operation.
         name: of this example; what its rows begin with.
         create: makes the subject.
     """
@@ -186,7 +187,8 @@ def _list_entries() -> Iterator[Entry]:
         kind = make_loss().kind
         yield Entry(kind, name, partial(_create_loss, make_loss, classes))
         yield Entry(kind, f"{name}-planned", partial(_create_planned_loss, make_loss, classes))
-    yield Entry("l2", "l2", _create_regularised)
+    for name, penalty in _PENALTIES.items():
+        yield Entry(name, name, partial(_create_penalized, penalty))
     for norm, residual, activation, pool in product((False, True), (False, True), _ACTIVATIONS, _POOLS):
         sandwich = Sandwich(
             Window.create(2, 1, ((1, 0), (0, 1))),
@@ -221,12 +223,12 @@ def _create_planned(
         else [Linear(shape[0]), GELU()]
     )
     network = _build([*before, make(), Linear(CLASSES)], shape, rng)
-    return _plan(network, backend, rng, 0.0)
+    return _plan(network, backend, rng, Penalty())
 
 
-def _create_regularised(backend: Backend, rng: np.random.Generator) -> Subject:
+def _create_penalized(penalty: Penalty, backend: Backend, rng: np.random.Generator) -> Subject:
     layers = [Conv(3, 2), BatchNorm(0.01), Tanh(), Linear(4), Sigmoid(), Linear(CLASSES)]
-    return _plan(_build(layers, (2, 3, 3), rng), backend, rng, L2)
+    return _plan(_build(layers, (2, 3, 3), rng), backend, rng, penalty)
 
 
 def _create_loss(
@@ -245,7 +247,7 @@ def _create_loss(
 def _create_planned_loss(
     make: Callable[[], Loss], classes: int, backend: Backend, rng: np.random.Generator
 ) -> Subject:
-    return _plan(_build([Linear(4), Tanh(), Linear(classes)], (5,), rng, make()), backend, rng, 0.0)
+    return _plan(_build([Linear(4), Tanh(), Linear(classes)], (5,), rng, make()), backend, rng, Penalty())
 
 
 def _create_conv_sandwich(sandwich: Sandwich, backend: Backend, rng: np.random.Generator) -> Subject:
@@ -322,10 +324,10 @@ def _build(
     return network
 
 
-def _plan(network: Network, backend: Backend, rng: np.random.Generator, l2: float) -> Subject:
+def _plan(network: Network, backend: Backend, rng: np.random.Generator, penalty: Penalty) -> Subject:
     count = _count(network.input_shape)
     x, labels = rng.standard_normal((count, *network.input_shape)), np.arange(count) % network.label_count
-    return PlannedNetwork(network, x, labels, backend, rng, l2)
+    return PlannedNetwork(network, x, labels, backend, rng, l1=penalty.l1, l2=penalty.l2)
 
 
 def _count(shape: Shape) -> int:

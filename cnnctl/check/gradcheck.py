@@ -22,6 +22,7 @@ from cnnctl.check.differences import Derivative, Function, Sides, differentiate,
 from cnnctl.check.subjects import Elements, LayeredNetwork, PlannedNetwork, Subject, take_elements
 from cnnctl.errors import ConfigError, DtypeError, ShapeError, describe_alternatives
 from cnnctl.nn import Layer, Network, Shape
+from cnnctl.optim import ParameterGroup
 
 BOUND = 1e-6
 """Largest relative error of a gradient that is right."""
@@ -276,13 +277,15 @@ def check_plan(
     network: Network,
     backend: Backend,
     *,
+    l1: float = 0.0,
     l2: float = 0.0,
+    groups: Sequence[ParameterGroup] = (),
     batch_size: int = BATCH_SIZE,
     layer: str | None = None,
     seed: int = 0,
     on_row: OnRow = ignore_row,
 ) -> Report:
-    """Check a network as training runs it: fused, in the backend's own layouts, with the L2 penalty.
+    """Check a network as training runs it: fused, in the backend's own layouts, with its penalties.
 
     Parameters that start out all alike, such as biases of 0 and norm weights of 1, are moved first
     (in a copy: the network is left as it is), for they would hide mistakes: a factor left out, a
@@ -298,7 +301,7 @@ def check_plan(
             w[...] += JITTER * rng.standard_normal(w.shape)
     x = rng.standard_normal((batch_size, *network.input_shape))
     labels = rng.integers(network.label_count, size=batch_size)
-    subject = PlannedNetwork(network, x, labels, backend, rng, l2)
+    subject = PlannedNetwork(network, x, labels, backend, rng, l1=l1, l2=l2, groups=groups)
     return check_subject(subject, backend.name, seed, names=choose_tensors(subject, layer), on_row=on_row)
 
 

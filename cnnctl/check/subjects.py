@@ -7,7 +7,8 @@ what a change does not reach adds no rounding error. Judges nothing.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from cnnctl.check.differences import Sides, is_same
 from cnnctl.errors import CheckFailed
 from cnnctl.nn import Dropout, Network
 from cnnctl.nn.plan import Plan
-from cnnctl.optim import SGD
+from cnnctl.optim import SGD, ParameterGroup, Penalty
 
 Elements = Array | None
 """Positions in a flat tensor, in row-major order; None for all."""
@@ -163,7 +164,7 @@ class LayeredNetwork(Subject):
 
 
 class PlannedNetwork(Subject):
-    """A network's loss, L2 penalty included, as a training step of its plan computes it.
+    """A network's loss, penalties included, as a training step of its plan computes it.
 
     The gradients are those that the step hands to the optimizer. A plan computes no gradient of
     its input and does not say where kinks are: these come from the network layer by layer.
@@ -176,11 +177,15 @@ class PlannedNetwork(Subject):
         labels: Array,
         backend: Backend,
         rng: np.random.Generator,
+        *,
+        l1: float = 0.0,
         l2: float = 0.0,
+        groups: Sequence[ParameterGroup] = (),
     ) -> None:
         self._layered, self._labels = LayeredNetwork(network, x, labels, backend, rng), labels
-        self._plan = plan = Plan(network, len(x), backend, optimizer=SGD(lr=1.0), l2=l2)
-        self._regularized = {f"{leaf.name}.{key}" for leaf in network.leaves for key in leaf.regularized}
+        groups = [replace(group, weight_decay=None) for group in groups]  # which is in no loss
+        self._plan = plan = Plan(network, len(x), backend, optimizer=SGD(lr=1.0), l1=l1, l2=l2, groups=groups)
+        self._kinked = [w for name, w in network.params.items() if plan.penalties[name].l1]
         loss = plan.step(x, labels).loss  # leaves dropout's masks for the passes to come
         gradients = {name.removeprefix("velocity/"): g for name, g in plan.export_slots().items()}
         plan.load_params(network.params)
@@ -195,7 +200,7 @@ class PlannedNetwork(Subject):
     def _check_loss(self, reported: float) -> None:
         """The differences are those of the loss that training reports."""
         loss = self._plan.network.loss.forward(self._scores, self._labels, self._plan.backend)
-        loss += self._plan.network.l2_penalty(self._plan.l2)
+        loss += sum(self._plan.penalties[name].compute(w) for name, w in self._plan.network.params.items())
         if not abs(reported - loss) <= 1e-10 * abs(loss):
             raise CheckFailed(f"loss: a step reports {reported!r} where its scores and weights give {loss!r}")
 
@@ -206,15 +211,18 @@ class PlannedNetwork(Subject):
             put_elements(layout.view(inner), where, values)
 
     def _change_penalty(self, name: str, before: Array, after: Array) -> float:
-        if not self._plan.l2 or name not in self._regularized:
+        penalty = self._plan.penalties.get(name, Penalty())
+        if penalty == Penalty():
             return 0.0
-        return 0.5 * self._plan.l2 * float(np.sum((after - before) * (after + before)))
+        magnitudes = float(np.sum(np.abs(after) - np.abs(before)))
+        return penalty.l1 * magnitudes + 0.5 * penalty.l2 * float(np.sum((after - before) * (after + before)))
 
     def _run(self, name: str) -> tuple[float, Sides]:
         first = self._places[name][0] if name in self._places else 0
         scores = self._run_stages(min(first, self._stale))
         self._stale = first
         sides = self._layered.find_sides(self._layered.run_layers(name))
+        sides += tuple(w > 0 for w in self._kinked)
         return subtract_losses(self._plan.network.loss.spec, scores, self._scores, self._labels), sides
 
     def _run_stages(self, first: int) -> Array:

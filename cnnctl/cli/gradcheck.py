@@ -82,13 +82,15 @@ def _check_config(
     from cnnctl.check.gradcheck import check_plan
     from cnnctl.check.images import find_image_shape
     from cnnctl.config import load_config
-    from cnnctl.train.build import build_backend, build_network
+    from cnnctl.train.build import build_backend, build_network, build_penalties
 
     choice = [] if backend is None else [f"engine.backend={backend}"]
     loaded = load_config(config, [*overrides, "engine.dtype=float64", *choice])
     network = build_network(loaded, find_image_shape(loaded.data, data_dir))
     engine = build_backend(loaded.engine)
-    return check_plan(network, engine, l2=loaded.solver.l2, layer=layer, seed=seed, on_row=on_row)
+    return check_plan(
+        network, engine, **build_penalties(loaded.solver), layer=layer, seed=seed, on_row=on_row
+    )
 
 
 def _check_catalogue(backend: str | None, layer: str | None, seed: int, on_row: "OnRow") -> "Report":

@@ -254,6 +254,9 @@ class GroupConfig(Section):
         description="the parameters' names, with *, ? and [...] as in file names; as '*.bias'"
     )
     lr_scale: NotNegative = Field(default=1.0, description="multiplies the learning rate, at least 0")
+    l1: NotNegative | None = Field(
+        default=None, description="in place of solver.l1, for biases as well, at least 0"
+    )
     l2: NotNegative | None = Field(
         default=None, description="in place of solver.l2, for biases as well, at least 0"
     )
@@ -276,6 +279,10 @@ class SolverConfig(Section):
     )
     epochs: Count = Field(description="passes over the training set, at least 1")
     batch_size: Count = Field(description="images a batch, at least 1")
+    l1: NotNegative = Field(
+        default=0.0,
+        description="adds l1 (sum of |weights|, biases excepted) to the loss, at least 0; elastic with l2",
+    )
     l2: NotNegative = Field(
         default=0.0,
         description="adds 0.5 l2 (sum of squared weights, biases excepted) to the loss, at least 0",

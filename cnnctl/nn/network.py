@@ -13,10 +13,11 @@ from numpy.typing import DTypeLike
 
 from cnnctl.backends.base import DTYPES, Backend
 from cnnctl.backends.specs import Array
-from cnnctl.errors import ConfigError, DtypeError, ShapeError, check_real, describe_alternatives
+from cnnctl.errors import ConfigError, DtypeError, ShapeError, describe_alternatives
 from cnnctl.nn.initializers import Initializer, check_init
 from cnnctl.nn.layer import Layer, Shape, as_count, choose_names
 from cnnctl.nn.loss import Loss, SoftmaxCrossEntropy
+from cnnctl.optim.penalty import Penalty
 
 
 class SummaryRow(NamedTuple):
@@ -134,21 +135,20 @@ class Network:
         return dy
 
     def loss_and_grads(
-        self, x: Array, labels: Array, backend: Backend, l2: float = 0.0
+        self, x: Array, labels: Array, backend: Backend, l2: float = 0.0, l1: float = 0.0
     ) -> tuple[float, dict[str, Array]]:
-        """The loss of a batch, its L2 penalty included, and the gradients of all of it."""
-        penalty = self.l2_penalty(l2)
+        """The loss of a batch, its penalty included, and the gradients of all of it."""
+        penalty = self.penalty(l2, l1)
         loss = self.loss.forward(self.forward(x, backend, training=True), labels, backend)
         self.backward(self.loss.backward(backend), backend)
         for layer, key in self._regularized():
-            layer.grads[key] += l2 * layer.params[key]
+            layer.grads[key] += l2 * layer.params[key] + l1 * np.sign(layer.params[key])
         return loss + penalty, self.grads
 
-    def l2_penalty(self, l2: float) -> float:
-        """0.5 l2 (sum of w^2 over the weights, biases left out), summed in float64."""
-        check_real("l2", l2, 0)
-        weights = (layer.params[key] for layer, key in self._regularized())
-        return 0.5 * l2 * sum(float(np.square(w, dtype=np.float64).sum()) for w in weights)
+    def penalty(self, l2: float = 0.0, l1: float = 0.0) -> float:
+        """l1 (sum of |w|) + 0.5 l2 (sum of w^2) over the weights, biases left out, summed in float64."""
+        penalty = Penalty(l1, l2)
+        return sum(penalty.compute(layer.params[key]) for layer, key in self._regularized())
 
     def load_params(self, params: Mapping[str, Array]) -> None:
         """Copy values into the parameters. Keys, shapes and dtypes must match exactly.

@@ -23,6 +23,7 @@ from cnnctl.nn.layer import as_count
 from cnnctl.nn.network import Network
 from cnnctl.optim.group import ParameterGroup
 from cnnctl.optim.optimizer import Optimizer
+from cnnctl.optim.penalty import Penalty
 
 CLIP_EPS = 1e-6
 
@@ -85,14 +86,16 @@ class Plan:
         backend: runs the stages, on its own number of threads.
         optimizer: needed for `step`; without one the plan keeps no gradients and its
             activations share their memory.
-        l2: adds 0.5 l2 (sum of squared weights, biases excepted) to the loss.
+        l1, l2: add l1 (sum of |w|) + 0.5 l2 (sum of w^2) over the weights, biases excepted, to the loss.
         groups: parameters that are treated apart; each goes to the first group that matches it.
         accumulate: how many batches `step_over` may take an update from.
         clip_value: bounds each number of the gradient, to [-clip_value, clip_value].
         clip_norm: bounds the gradient's Euclidean norm over all parameters, after clip_value;
-            both before any l2 w is added.
+            both before the gradients of l1 and l2 are added.
 
     Attributes:
+        penalty: what weights pay that no group treats apart.
+        penalties: what each parameter pays, keyed as `Network.params` is.
         memory_bytes: everything the plan holds, parameters and slots included.
         step_count: updates made so far; Adam's bias correction and dropout depend on it.
     """
@@ -104,19 +107,20 @@ class Plan:
         backend: Backend,
         *,
         optimizer: Optimizer | None = None,
+        l1: float = 0.0,
         l2: float = 0.0,
         groups: Sequence[ParameterGroup] = (),
         accumulate: int = 1,
         clip_value: float | None = None,
         clip_norm: float | None = None,
     ) -> None:
-        check_real("l2", l2, 0)
         for field_name, bound in (("clip_value", clip_value), ("clip_norm", clip_norm)):
             if bound is not None:
                 check_real(field_name, bound, 0, above=True)
         self.accumulate = as_count(accumulate, "accumulate")
         self.clip_value, self.clip_norm = clip_value, clip_norm
-        self.network, self.backend, self.optimizer, self.l2 = network, backend, optimizer, l2
+        self.network, self.backend, self.optimizer = network, backend, optimizer
+        self.penalty = Penalty(l1, l2)
         self.batch_size = as_count(batch_size, "batch_size")
         self.dtype = network.dtype
         self.step_count = 0
@@ -172,7 +176,7 @@ class Plan:
                 self._gather(share, first=number == 0, last=number == len(batches) - 1)
         self._clip()
         self.step_count += 1
-        penalty = sum(0.5 * sweep.l2 * self._update(sweep, lr_scale) for sweep in self._sweeps)
+        penalty = sum(self._update(sweep, lr_scale) for sweep in self._sweeps)
         return StepResult(loss + penalty, correct)
 
     def evaluate(self, x: Array | RawImages, labels: Array) -> StepResult:
@@ -295,18 +299,20 @@ class Plan:
             statistics |= {node.names[key]: layout for key, layout in stage.statistics.items()}
         self._places: dict[str, _Place] = {}
         self._sweeps: list[_Sweep] = []
+        self.penalties: dict[str, Penalty] = {}
         end = 0
-        for group, l2, keys in self._divide(list(parameters), groups):
+        for group, penalty, keys in self._divide(list(parameters), groups):
             start, end = end, self._lay_out({key: parameters[key] for key in keys}, end)
+            self.penalties |= dict.fromkeys(keys, penalty)
             if self.optimizer:
                 optimizer = group.adapt(self.optimizer)
-                self._sweeps.append(_Sweep(slice(start, end), optimizer, l2, group.lr_scale))
+                self._sweeps.append(_Sweep(slice(start, end), optimizer, penalty, group.lr_scale))
         self._parameter_elements = end
         self._statistics_elements = self._lay_out(statistics, 0)
 
     def _divide(
         self, keys: Sequence[str], groups: Sequence[ParameterGroup]
-    ) -> Iterator[tuple[ParameterGroup, float, list[str]]]:
+    ) -> Iterator[tuple[ParameterGroup, Penalty, list[str]]]:
         """Which parameters share a group and a penalty: the rest of them last, biases after weights."""
         regularized = {f"{layer.name}.{key}" for layer in self.network.leaves for key in layer.regularized}
         for group in groups:
@@ -318,10 +324,10 @@ class Plan:
             chosen = group.choose(left)
             left = [key for key in left if key not in chosen]
             penalties = {
-                key: self.l2 * (key in regularized) if group.l2 is None else group.l2 for key in chosen
+                key: group.choose_penalty(self.penalty if key in regularized else Penalty()) for key in chosen
             }
-            for l2 in sorted(set(penalties.values()), reverse=True):
-                yield group, l2, [key for key in chosen if penalties[key] == l2]
+            for penalty in sorted(set(penalties.values()), reverse=True):
+                yield group, penalty, [key for key in chosen if penalties[key] == penalty]
 
     def _lay_out(self, layouts: Mapping[str, ParameterLayout], position: int) -> int:
         """Give each array its place in a flat one, from `position` on; returns where they end."""
@@ -491,12 +497,13 @@ class Plan:
                 np.add(gradient[:n], aside[:n], out=gradient[:n])
 
     def _update(self, sweep: "_Sweep", lr_scale: float) -> float:
+        """Move a sweep's weights; returns the penalty on them before."""
         slots = {key: flat[sweep.part] for key, flat in self._slots.items()}
         weights, gradients = self._weights[sweep.part], self._gradients[sweep.part]
-        rate = lr_scale * sweep.lr_scale
-        return sweep.optimizer.update(
-            self.backend, weights, gradients, slots, self.step_count, sweep.l2, rate
-        )
+        l1, l2, rate = sweep.penalty.l1, sweep.penalty.l2, lr_scale * sweep.lr_scale
+        magnitudes = self.backend.add_l1_gradient(weights, gradients, l1) if l1 else 0.0
+        squares = sweep.optimizer.update(self.backend, weights, gradients, slots, self.step_count, l2, rate)
+        return l1 * magnitudes + 0.5 * l2 * squares
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,7 +516,7 @@ class _Sweep:
 
     part: slice
     optimizer: Optimizer
-    l2: float
+    penalty: Penalty
     lr_scale: float
 
 

@@ -5,6 +5,7 @@ from cnnctl.optim.adam import Adam, Adamax, AdamW
 from cnnctl.optim.group import ParameterGroup
 from cnnctl.optim.lion import Lion
 from cnnctl.optim.optimizer import Optimizer
+from cnnctl.optim.penalty import Penalty
 from cnnctl.optim.rmsprop import RMSprop
 from cnnctl.optim.schedule import (
     Constant,
@@ -38,6 +39,7 @@ __all__ = [
     "OneCycle",
     "Optimizer",
     "ParameterGroup",
+    "Penalty",
     "PlateauState",
     "Polynomial",
     "RMSprop",

@@ -135,14 +135,19 @@ def build_plan(solver: SolverConfig, network: Network, batch_size: int, backend:
             batch_size,
             backend,
             optimizer=build_kind(solver.optimizer),
-            l2=solver.l2,
-            groups=[ParameterGroup(**dict(group)) for group in solver.groups],
+            **build_penalties(solver),
             accumulate=solver.accumulate,
             clip_value=solver.clip_value,
             clip_norm=solver.clip_norm,
         )
     except ConfigError as error:  # its message begins with the field
         raise ConfigError(f"solver.{error}") from None
+
+
+def build_penalties(solver: SolverConfig) -> dict[str, Any]:
+    """The arguments by which a plan knows what its weights pay."""
+    groups = [ParameterGroup(**dict(group)) for group in solver.groups]
+    return {"l1": solver.l1, "l2": solver.l2, "groups": groups}
 
 
 def build_network(config: RunConfig, input_shape: Shape) -> Network:

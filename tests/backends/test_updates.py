@@ -226,6 +226,29 @@ def test_sum_of_squares(
     assert squares == pytest.approx(np.square(x, dtype="float64").sum(), rel=1e-5)
 
 
+@over_shapes
+def test_the_gradient_of_l1(
+    backend: Backend, shape: tuple[int, ...], dtype: str, rng: np.random.Generator
+) -> None:
+    """Added where there is a gradient already; nothing where the weight is 0."""
+    w, dw = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    w.flat[::3] = 0
+    w.flags.writeable = False
+    expected = dw + np.float64(0.3) * np.sign(w)
+    magnitudes = backend.add_l1_gradient(w, dw, 0.3)
+    assert_near(dw, expected, 10, dtype)
+    assert isinstance(magnitudes, float)
+    assert magnitudes == pytest.approx(np.abs(w, dtype="float64").sum(), rel=1e-5)
+
+
+def test_the_sign_of_special_weights(backend: Backend, dtype: str) -> None:
+    w = np.array([np.nan, np.inf, -np.inf, -0.0, np.finfo(dtype).smallest_subnormal], dtype)
+    dw = np.ones(5, dtype)
+    assert np.isnan(backend.add_l1_gradient(w, dw, 2.0))
+    np.testing.assert_array_equal(dw[:4], [np.nan, 3, -1, 1])
+    assert dw[4] in (1, 3)  # by the policy a subnormal may count as 0
+
+
 def test_a_variance_below_zero_by_rounding_counts_as_zero(backend: Backend, dtype: str) -> None:
     """One large gradient over and over: its mean square is the square of its mean, give or take."""
     w, dw = np.zeros(9, dtype), np.full(9, 0.1, dtype) * np.arange(1, 10, dtype=dtype)

@@ -193,11 +193,16 @@ def test_decoupled_decay_and_clipping_are_the_same(make_config, settings):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "message"),
-    [("lion", "'lion' is not known in PyTorch"), ("adamw", "l2: 0.1 does not go with adamw")],
+    ("change", "message"),
+    [
+        ({"optimizer": "lion"}, "'lion' is not known in PyTorch"),
+        ({"optimizer": "adamw"}, "l2: 0.1 does not go with adamw"),
+        ({"l1": 0.1}, "solver.l1: 0.1 is not known in PyTorch"),
+        ({"groups": [{"match": "*"}]}, "solver.groups: 1 are not known in PyTorch"),
+    ],
 )
-def test_what_pytorch_cannot_optimize_is_refused(make_config, optimizer, message):
-    solver = {"optimizer": optimizer, "epochs": 1, "batch_size": 16, "l2": 0.1}
+def test_what_pytorch_cannot_optimize_is_refused(make_config, change, message):
+    solver = {"optimizer": "adam", "epochs": 1, "batch_size": 16, "l2": 0.1, **change}
     with pytest.raises(ConfigError, match=message):
         Candidate("NCHW", compiled=False).create_side(Workload(make_config(solver=solver)), evaluate=False)
 

@@ -19,7 +19,7 @@ CHECKED_KINDS = {kind for kind, cls in KINDS.items() if issubclass(cls, (Layer, 
 
 def test_nothing_is_missing() -> None:
     kinds = Counter(entry.kind for entry in list_entries())
-    assert kinds.keys() == CHECKED_KINDS | {"l2", "conv_sandwich", "linear_sandwich"}
+    assert kinds.keys() == CHECKED_KINDS | {"l1", "l2", "elastic", "conv_sandwich", "linear_sandwich"}
     assert kinds["conv_sandwich"] == 2 * 2 * (1 + len(get_args(Activation))) * 3
     assert kinds["linear_sandwich"] == len(get_args(Activation)) - 1  # none in place of gelu and silu
 

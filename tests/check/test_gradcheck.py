@@ -42,6 +42,7 @@ from cnnctl.nn import (
     SquaredError,
     Tanh,
 )
+from cnnctl.optim import ParameterGroup
 
 
 class Formula(Subject):
@@ -147,6 +148,15 @@ def test_a_right_network_passes(run: Callable[..., Report]) -> None:
 @pytest.mark.parametrize("backend", ["naive", "fast"])
 def test_other_backends(backend: str) -> None:
     assert check_plan(make_network(), create_backend(backend), l2=0.1, layer="residual1").ok
+
+
+def test_groups_pay_their_own_penalties(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, groups = create_backend("im2col"), [ParameterGroup("linear1.*", l1=0.3, weight_decay=0.5)]
+    assert check_plan(make_network(), backend, l1=0.2, l2=0.1, groups=groups).ok
+    right = Im2colBackend._add_l1_gradient
+    monkeypatch.setattr(Im2colBackend, "_add_l1_gradient", lambda self, w, dw, l1: right(self, w, dw, l1 / 2))
+    report = check_plan(make_network(), backend, groups=groups)
+    assert {row.name for row in report.rows if row.verdict == FAIL} == {"linear1.weight", "linear1.bias"}
 
 
 @RUNNERS

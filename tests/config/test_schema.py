@@ -521,7 +521,8 @@ class TestOptimizer:
     [
         ({}, "solver.groups.0.match is missing (the parameters' names"),
         ({"match": ""}, "solver.groups.0.match: '' is not usable; give a pattern"),
-        ({"match": "*", "lr": 1}, "solver.groups.0.lr is not known; known: match, lr_scale, l2"),
+        ({"match": "*", "lr": 1}, "solver.groups.0.lr is not known; known: match, lr_scale, l1, l2"),
+        ({"match": "*", "l1": -1}, "solver.groups.0.l1: -1 is not usable; give a number of at least 0"),
         ({"match": "*", "l2": -1}, "solver.groups.0.l2: -1 is not usable; give a number of at least 0"),
     ],
 )

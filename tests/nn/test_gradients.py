@@ -168,7 +168,7 @@ def test_network(backend, numerical_gradient, relative_error, make_layers, input
     labels = np.array([2, 0, 1])
 
     def loss(scores):
-        return network.loss.forward(scores, labels, backend) + network.l2_penalty(l2)
+        return network.loss.forward(scores, labels, backend) + network.penalty(l2)
 
     f = smooth(loss, network, x, backend)
     value, grads = network.loss_and_grads(x, labels, backend, l2)

@@ -272,8 +272,9 @@ class TestLoss:
         network.params["linear1.weight"][...] = [[1, 2, -1, -2]]
         for key in ("conv1.bias", "linear1.bias"):
             network.params[key][...] = 1000
-        assert network.l2_penalty(0.5) == 0.5 * 0.5 * (2 * 9 + 10)
-        assert network.l2_penalty(0) == 0
+        assert network.penalty(0.5) == 0.5 * 0.5 * (2 * 9 + 10)
+        assert network.penalty(0) == 0
+        assert network.penalty(l1=0.5) == 0.5 * (2 * 3 + 6)
 
     def test_l2_pulls_at_weights_and_leaves_biases_alone(self, backend):
         network = Network(make_layers(), INPUT_SHAPE, dtype="float64")

@@ -40,7 +40,7 @@ from cnnctl.nn import (
 )
 from cnnctl.nn.fusion import fuse_layers
 from cnnctl.nn.plan import Plan
-from cnnctl.optim import SGD, Adam, AdamW, Optimizer, ParameterGroup
+from cnnctl.optim import SGD, Adam, AdamW, Optimizer, ParameterGroup, Penalty
 
 BATCH = 5
 L2 = 0.01
@@ -223,7 +223,7 @@ def test_gradients_in_float64_match_differences(backend: Backend, rng: np.random
             for side in (1e-5, -1e-5):
                 w[at] = start + side
                 scores = network.forward(x, reference)
-                losses.append(network.loss.forward(scores, labels, reference) + network.l2_penalty(L2))
+                losses.append(network.loss.forward(scores, labels, reference) + network.penalty(L2))
             w[at] = start
             slope = (losses[0] - losses[1]) / 2e-5
             assert before[key][at] - after[key][at] == pytest.approx(slope, rel=1e-5, abs=1e-9)
@@ -500,22 +500,24 @@ def test_groups_have_their_own_rates_and_penalties(backend: Backend, rng: np.ran
     for w in network.params.values():
         w[...] = rng.standard_normal(w.shape)
     groups = [
-        ParameterGroup("linear1.*", lr_scale=0.5, l2=0.3),
+        ParameterGroup("linear1.*", lr_scale=0.5, l1=0.2, l2=0.3),
         ParameterGroup("*.bias", lr_scale=2.0, weight_decay=0.0),
         ParameterGroup("linear?.weight", lr_scale=0.0),
     ]
     optimizer = AdamW(0.01, eps=1e-3, weight_decay=0.5)
-    plan = Plan(network, BATCH, backend, optimizer=optimizer, l2=0.1, groups=groups)
-    rates = {  # lr_scale, l2, weight_decay
-        "conv1.weight": (1, 0.1, 0.5),
-        "conv1.bias": (2, 0.0, 0.0),
-        "batchnorm1.weight": (1, 0.0, 0.5),
-        "batchnorm1.bias": (2, 0.0, 0.0),
-        "linear1.weight": (0.5, 0.3, 0.5),
-        "linear1.bias": (0.5, 0.3, 0.5),
-        "linear2.weight": (0, 0.1, 0.5),
-        "linear2.bias": (2, 0.0, 0.0),
+    plan = Plan(network, BATCH, backend, optimizer=optimizer, l1=0.05, l2=0.1, groups=groups)
+    rates = {  # lr_scale, l1, l2, weight_decay
+        "conv1.weight": (1, 0.05, 0.1, 0.5),
+        "conv1.bias": (2, 0.0, 0.0, 0.0),
+        "batchnorm1.weight": (1, 0.0, 0.0, 0.5),
+        "batchnorm1.bias": (2, 0.0, 0.0, 0.0),
+        "linear1.weight": (0.5, 0.2, 0.3, 0.5),
+        "linear1.bias": (0.5, 0.2, 0.3, 0.5),
+        "linear2.weight": (0, 0.05, 0.1, 0.5),
+        "linear2.bias": (2, 0.0, 0.0, 0.0),
     }
+    penalties = {key: Penalty(l1, l2) for key, (_, l1, l2, _) in rates.items()}
+    assert plan.penalties == penalties
     assert rates.keys() == network.params.keys()
     expected = {key: w.copy() for key, w in network.params.items()}
     slots = {key: {slot: np.zeros_like(w) for slot in optimizer.slots} for key, w in expected.items()}
@@ -523,12 +525,13 @@ def test_groups_have_their_own_rates_and_penalties(backend: Backend, rng: np.ran
         network.load_params(expected)
         x, labels = draw_batch(network, rng)
         loss, grads = network.loss_and_grads(x, labels, create_backend("naive"))
-        for key, (lr_scale, l2, decay) in rates.items():
+        for key, (lr_scale, l1, l2, decay) in rates.items():
+            loss += penalties[key].compute(expected[key])
+            grads[key] += l1 * np.sign(expected[key])
             rule = AdamW(0.01, eps=1e-3, weight_decay=decay)
-            squares = rule.update(
+            rule.update(
                 create_backend("naive"), expected[key], grads[key], slots[key], step, l2, lr_scale * 0.7
             )
-            loss += 0.5 * l2 * squares
         assert plan.step(x, labels, lr_scale=0.7).loss == pytest.approx(loss, rel=1e-12)
     for key, w in plan.export_params().items():
         np.testing.assert_allclose(w, expected[key], rtol=1e-10, atol=1e-12)
@@ -542,6 +545,7 @@ def test_groups_have_their_own_rates_and_penalties(backend: Backend, rng: np.ran
             r"groups: .linear1.wieght. matches no parameter; did you mean",
         ),
         ({"groups": [ParameterGroup("fc*")]}, r"groups: 'fc\*' matches no parameter; known: linear1\.weight"),
+        ({"l1": -1}, "l1: -1 is not a number"),
         ({"clip_norm": 0}, "clip_norm: 0 is not a number"),
         ({"clip_value": -1}, "clip_value: -1 is not a number"),
         ({"accumulate": 0}, "accumulate: 0"),
@@ -552,7 +556,7 @@ def test_wrong_settings_are_named(backend: Backend, settings: dict[str, Any], me
         Plan(Network([Linear(4)], (3,)), BATCH, backend, optimizer=SGD(), **settings)
 
 
-@pytest.mark.parametrize("field", ["lr_scale", "l2", "weight_decay"])
+@pytest.mark.parametrize("field", ["lr_scale", "l1", "l2", "weight_decay"])
 def test_a_group_has_no_number_below_zero(field: str) -> None:
     with pytest.raises(ConfigError, match=f"{field}: -1 is not a number"):
         ParameterGroup("*", **{field: -1})

@@ -168,7 +168,11 @@ def _run_updates(backend: Backend, _: Case, x: Array, *__: Array) -> Results:
     w, m, v = dw + 1, np.zeros_like(dw), np.zeros_like(dw)
     squares = [backend.adam_update(w, dw, m, v, step=1, lr=0.1, l2=0.1)]
     squares += [backend.sgd_update(w, dw, m, lr=0.1, momentum=0.9, nesterov=True, l2=0.1)]
-    squares += [backend.adagrad_update(w, dw, v, lr=0.1), backend.sum_squares(dw)]
+    squares += [
+        backend.adagrad_update(w, dw, v, lr=0.1),
+        backend.sum_squares(dw),
+        backend.add_l1_gradient(w, dw, 0.1),
+    ]
     squares += [backend.rmsprop_update(w, dw, v, np.zeros_like(w), m, lr=0.1, momentum=0.9)]
     squares += [backend.adamax_update(w, dw, m, v, step=2, lr=0.1), backend.lion_update(w, dw, m, lr=0.1)]
     return [w, m, v, np.array(squares)]

@@ -417,6 +417,10 @@ class FastBackend(Backend):
     def _sum_squares(self, x: Array) -> float:
         return self._update("none", None, x)
 
+    def _add_l1_gradient(self, w: Array, dw: Array, l1: float) -> float:
+        total: float = self.kernels(w.dtype).add_l1_gradient(w.size, l1, w, dw, _allocate_sums(w))
+        return total
+
     def _sgd_update(
         self,
         w: Array,
@@ -498,10 +502,14 @@ class FastBackend(Backend):
         return self._update("lion", w, dw, m, **settings)
 
     def _update(self, kind: str, w: Array | None, dw: Array, *slots: Array | None, **settings: Any) -> float:
-        sums = np.empty(-(-dw.size // _kernels.UPDATE_BLOCK), np.float64)
-        number = UPDATES.index(kind)
+        number, sums = UPDATES.index(kind), _allocate_sums(dw)
         total: float = self.kernels(dw.dtype).update(number, dw.size, w, dw, slots, sums, **settings)
         return total
+
+
+def _allocate_sums(w: Array) -> Array:
+    """A double for each task of an update."""
+    return np.empty(-(-w.size // _kernels.UPDATE_BLOCK), np.float64)
 
 
 def _cross_entropy(smoothing: float, weights: Array | None) -> CrossEntropySpec:
