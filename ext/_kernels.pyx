@@ -90,12 +90,14 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct prepare_shape:
         image_shape image
-        int bytes
+        int bytes, padding
 
     ctypedef struct prepare_arrays:
         const void *pixels
         const int64_t *chosen
         const int32_t *moves
+        const double *tones
+        const int32_t *holes
         const void *scale
         const void *shift
 
@@ -297,14 +299,16 @@ cdef class Kernels:
         with nogil:
             self.table.dropout(&image, self.threads, n, rate, spatial, key, from_, to)
 
-    def prepare_images(self, shape, ptrdiff_t n, pixels, bint bytes, chosen, moves, scale, shift, out):
-        """Chosen images of a data set, moved and normalised, into rows of `out`."""
+    def prepare_images(self, shape, ptrdiff_t n, pixels, bint bytes, chosen, int padding, moves, tones,
+                       holes, scale, shift, out):
+        """Chosen images of a data set, changed and normalised, into rows of `out`."""
         cdef prepare_shape s
         cdef prepare_arrays a
-        s.image, s.bytes = as_image(shape), bytes
+        s.image, s.bytes, s.padding = as_image(shape), bytes, padding
         a.pixels = source(pixels)
         a.chosen = <const int64_t *>source(chosen)
-        a.moves = <const int32_t *>source(moves)
+        a.moves, a.holes = <const int32_t *>source(moves), <const int32_t *>source(holes)
+        a.tones = <const double *>source(tones)
         a.scale, a.shift = source(scale), source(shift)
         cdef void *to = target(out)
         with nogil:

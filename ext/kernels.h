@@ -102,15 +102,20 @@ typedef struct {
     double alpha, beta, k;
 } lrn_shape;
 
+enum { PADDING_ZERO, PADDING_EDGE, PADDING_REFLECT };
+
 typedef struct {
     image_shape image; /* as it is to lie; H, W, C are those of the pixels too */
     int bytes;         /* pixels are uint8_t, otherwise float */
+    int padding;       /* what lies outside: */
 } prepare_shape;
 
 typedef struct {
     const void *pixels; /* NCHW, of the whole data set */
     const int64_t *chosen;
     const int32_t *moves; /* flip, down, right of each chosen image; or NULL */
+    const double *tones;  /* its gain and offset; or NULL */
+    const int32_t *holes; /* its top, left, bottom, right; or NULL */
     const void *scale, *shift;
 } prepare_arrays;
 

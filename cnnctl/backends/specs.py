@@ -28,17 +28,43 @@ def needs_input(activation: Activation | None) -> bool:
     return activation in {"gelu", "silu"}
 
 
-class RawImages(Protocol):
-    """Images before they are computed: chosen from a data set, moved, normalised and cast.
+class ImageChanges(Protocol):
+    """What becomes of a batch's images before they are normalised; holes: after.
 
-    y[n,c,h,w] = scale[c] * pixels[chosen[n],c,h',w'] + shift[c,h,w].
+    Attributes:
+        moves: (n, 3) int32 or None; flip, down, right: h' = h + down; w' = w + right in the image
+            mirrored if flip is 1.
+        padding: what a pixel from outside is: 0, the nearest one, or that of the image mirrored at
+            its edge pixels, from which it is less than H or W away.
+        tones: (n, 2) float64 or None; gain and offset; 1 and 0 without.
+        holes: (n, 4) int32 or None; y is 0 at rows [top, bottom), columns [left, right), where these
+            are top, left, bottom, right.
+    """
+
+    @property
+    def moves(self) -> Array | None: ...
+
+    @property
+    def padding(self) -> Literal["zero", "edge", "reflect"]: ...
+
+    @property
+    def tones(self) -> Array | None: ...
+
+    @property
+    def holes(self) -> Array | None: ...
+
+
+class RawImages(Protocol):
+    """Images before they are computed: chosen from a data set, moved, toned, normalised and cast.
+
+    y[n,c,h,w] = scale[c] (gain[n] pixels[chosen[n],c,h',w'] + offset[n]) + shift[c,h,w].
 
     Attributes:
         pixels: (N, C, H, W), uint8 or float32.
         chosen: (n,) int64, numbers of images in it.
-        moves: (n, 3) int32 or None; flip, down, right: h' = h + down; w' = w + right in the image
-            mirrored if flip is 1; a pixel from outside is 0.
         scale, shift: (C), (C, H, W), in the dtype of the images to come.
+        share: of each image in what a network is to see; the rest is the next one's, the last
+            one's the first's. Nobody who computes images need mind it.
     """
 
     @property
@@ -48,7 +74,10 @@ class RawImages(Protocol):
     def chosen(self) -> Array: ...
 
     @property
-    def moves(self) -> Array | None: ...
+    def changes(self) -> ImageChanges: ...
+
+    @property
+    def share(self) -> float: ...
 
     @property
     def scale(self) -> Array: ...

@@ -9,6 +9,8 @@ from cnnctl.config.fields import (
     CountOrZero,
     Extent,
     Flag,
+    Fraction,
+    NotNegative,
     PathText,
     Section,
     Seed,
@@ -19,6 +21,7 @@ from cnnctl.config.fields import (
 from cnnctl.config.strict_yaml import show_value
 
 DatasetName = Literal["mnist", "fashion-mnist", "cifar10", "folder", "npz", "shapes"]
+Padding = Literal["zero", "edge", "reflect"]
 Normalize = Literal["none", "unit", "mean_image", "standardize"]
 
 
@@ -31,6 +34,15 @@ def _check_channels(channels: int) -> int:
 Channels = Annotated[int, AfterValidator(_check_channels), accept("1 (grey) or 3 (RGB)")]
 
 
+def _check_mixup(mixup: float) -> float:
+    if mixup > 1:
+        raise ValueError(mixup)
+    return mixup
+
+
+Mixup = Annotated[NotNegative, AfterValidator(_check_mixup), accept("a number of at least 0 and at most 1")]
+
+
 class AugmentConfig(Section):
     """Random changes to training images, new in every epoch."""
 
@@ -38,6 +50,38 @@ class AugmentConfig(Section):
     shift: CountOrZero = Field(
         default=0, description="move training images by up to that many pixels each way, at least 0"
     )
+    crop: CountOrZero = Field(
+        default=0,
+        description="pad by that many pixels on each side, then cut the old size out anywhere, at least 0; "
+        "another way to ask for shift",
+    )
+    padding: Annotated[Padding, choose(Padding)] = Field(
+        default="zero", description="what shift and crop lay bare: zero, edge (the nearest pixel) or reflect"
+    )
+    brightness: Fraction = Field(
+        default=0.0,
+        description="multiply pixels by 1 - brightness to 1 + brightness, at least 0 and below 1",
+    )
+    contrast: Fraction = Field(
+        default=0.0,
+        description="stretch pixels around the image's mean by 1 - contrast to 1 + contrast, at least 0 and "
+        "below 1",
+    )
+    cutout: CountOrZero = Field(
+        default=0, description="blank out a square of that many pixels a side, at least 0"
+    )
+    mixup: Mixup = Field(
+        default=0.0,
+        description="blend images, and their losses, in shares drawn from Beta(mixup, mixup), 0 to 1",
+    )
+
+    @model_validator(mode="after")
+    def _check_moves(self) -> Self:
+        if self.shift and self.crop:
+            raise refuse(
+                f": {self.crop} is not usable with shift, which means the same; give one of them", "crop"
+            )
+        return self
 
 
 DATASETS_WITH = {

@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike
 
+from cnnctl.data.augment import MOVES, Augment, Changes, change_images, cut_holes
 from cnnctl.data.dataset import Array, Dataset, Split, Splits
 from cnnctl.errors import ConfigError, ShapeError, describe_alternatives
 
 NormalizerKind = Literal["none", "unit", "mean_image", "standardize"]
 
-ORDER_STREAM, AUGMENT_STREAM = 0, 1
-"""First word of the spawn key: keeps the streams of one seed apart."""
+ORDER_STREAM, BATCH_STREAM = 0, 4
+"""First word of the spawn key: keeps the streams of one seed apart. Those between are `Augment`'s."""
 CHUNK_IMAGES = 256
 
 
@@ -104,53 +105,26 @@ class Normalizer:
         return Normalizer(self.scale.astype(dtype), self.shift.astype(dtype))
 
 
-@dataclass(frozen=True, slots=True)
-class Augment:
-    """Random mirroring and shifting of training images, before they are normalised.
-
-    Attributes:
-        flip: mirror an image left to right with probability 1/2.
-        shift: move it by up to that many pixels down or up and right or left, each
-            distance equally likely; what becomes bare is 0, as in the raw images.
-    """
-
-    flip: bool = False
-    shift: int = 0
-
-    def draw_moves(self, codes: Array) -> Array | None:
-        """What each code's bits (see `draw_codes`) do to its image: (n, 3) int32, or None for nothing.
-
-        Columns: 1 to mirror the image; then, so mirrored, row h of the result shows row h + down
-        and column w shows column w + right.
-        """
-        if not (self.flip or self.shift):
-            return None
-        span, shift = np.uint64(2 * self.shift + 1), np.int64(self.shift)
-        flips = codes & np.uint64(self.flip)
-        down, right = ((codes >> np.uint64(bits)) % span for bits in (1, 32))
-        return np.stack(
-            [flips, down.astype(np.int64) - shift, right.astype(np.int64) - shift], axis=1
-        ).astype(np.int32)
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class RawBatch:
-    """A batch before it is computed: which pixels, how moved, how normalised.
+    """A batch before it is computed: which pixels, how changed, how normalised.
 
     Attributes:
         pixels: (N, C, H, W), the whole split's.
         chosen: (n,) int64, numbers of the batch's images in it.
-        moves: (n, 3) int32 as `Augment.draw_moves` gives them, or None.
+        changes: what augmentation does to them.
         scale, shift: the normalizer's, in the dtype the batch is to have.
         labels: (n,) int64.
+        share: of each image and its loss; the rest is the next image's, the last one's the first's.
     """
 
     pixels: Array
     chosen: Array
-    moves: Array | None
+    changes: Changes
     scale: Array
     shift: Array
     labels: Array
+    share: float = 1.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -166,11 +140,12 @@ class RawBatch:
         return len(self.chosen)
 
     def render(self, out: Array | None = None) -> Array:
-        """The images, (n, C, H, W), in `out` when given."""
-        raw = self.pixels[self.chosen]
-        if self.moves is not None:
-            _move(raw, self.moves)
-        return Normalizer(self.scale, self.shift).apply(raw, out, self.dtype)
+        """The images, (n, C, H, W), in `out` when given; before they are blended."""
+        raw = change_images(self.pixels[self.chosen], self.changes)
+        images = Normalizer(self.scale, self.shift).apply(raw, out, self.dtype)
+        if self.changes.holes is not None:
+            cut_holes(images, self.changes.holes)
+        return images
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Array:
@@ -182,9 +157,16 @@ def epoch_order(count: int, seed: int, epoch: int) -> Array:
     return np.argsort(_raw_words(count, seed, ORDER_STREAM, epoch), kind="stable").astype(np.int64)
 
 
-def draw_codes(count: int, seed: int, epoch: int) -> Array:
+def draw_codes(count: int, seed: int, epoch: int, stream: int = MOVES) -> Array:
     """One uint64 of random bits for each image of the training split, for `Augment`."""
-    return _raw_words(count, seed, AUGMENT_STREAM, epoch)
+    return _raw_words(count, seed, stream, epoch)
+
+
+def draw_words(seed: int, epoch: int, step: int) -> Iterator[int]:
+    """As many uint64 of random bits for a batch as are asked for."""
+    words = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(BATCH_STREAM, epoch, step)))
+    while True:
+        yield int(words.random_raw())
 
 
 class Batches:
@@ -206,11 +188,8 @@ class Batches:
     ) -> None:
         if batch_size < 1 or not len(split):
             raise ShapeError(f"batch_size: {batch_size} of {len(split)} images; both must be at least 1")
-        if augment and not 0 <= augment.shift < min(split.images.shape[2:]):
-            raise ConfigError(
-                f"data.augment.shift: {augment.shift} pixels do not stay within images of "
-                f"{split.images.shape[2]}x{split.images.shape[3]}"
-            )
+        augment = augment or Augment()
+        augment.check_size(*split.images.shape[2:])
         self.split = split
         self.batch_size = min(batch_size, len(split))
         self.steps_per_epoch = -(-len(split) // batch_size)
@@ -218,7 +197,8 @@ class Batches:
         self._augment = augment
         self._normalizer = normalizer.astype(dtype)
         self._epoch = -1
-        self._order = self._codes = np.empty(0, np.uint64)
+        self._order = np.empty(0, np.int64)
+        self._codes: dict[int, Array] = {}
 
     def draw(self, epoch: int, step: int) -> RawBatch:
         """Batch `step` (from 0) of an epoch."""
@@ -226,12 +206,15 @@ class Batches:
             raise ShapeError(f"step: {step} is not in 0..{self.steps_per_epoch - 1}")
         self._prepare_epoch(epoch)
         chosen = self._order[step * self.batch_size : (step + 1) * self.batch_size]
-        moves = self._augment.draw_moves(self._codes[chosen]) if self._augment else None
+        changes = self._augment.draw_changes(
+            self.split.images, chosen, lambda stream: self._draw_codes(stream)[chosen]
+        )
+        share = self._augment.draw_share(draw_words(self.seed, epoch, step))
         scale, shift = self._normalizer.scale, self._normalizer.shift
-        return RawBatch(self.split.images, chosen, moves, scale, shift, self.split.labels[chosen])
+        return RawBatch(self.split.images, chosen, changes, scale, shift, self.split.labels[chosen], share)
 
     def batch(self, epoch: int, step: int) -> tuple[Array, Array]:
-        """The same batch computed: x (n, C, H, W) and labels (n)."""
+        """The same batch computed, before it is blended: x (n, C, H, W) and labels (n)."""
         raw = self.draw(epoch, step)
         return raw.render(), raw.labels
 
@@ -239,9 +222,14 @@ class Batches:
         if epoch == self._epoch:
             return
         self._order = epoch_order(len(self.split), self.seed, epoch)
-        if self._augment:
-            self._codes = draw_codes(len(self.split), self.seed, epoch)
+        self._codes.clear()
         self._epoch = epoch
+
+    def _draw_codes(self, stream: int) -> Array:
+        """Of all images in this epoch."""
+        if stream not in self._codes:
+            self._codes[stream] = draw_codes(len(self.split), self.seed, self._epoch, stream)
+        return self._codes[stream]
 
 
 def iterate_batches(
@@ -252,18 +240,7 @@ def iterate_batches(
     for start in range(0, len(split), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(split)))
         labels = split.labels[start : start + batch_size]
-        yield RawBatch(split.images, chosen, None, normalizer.scale, normalizer.shift, labels)
-
-
-def _move(images: Array, moves: Array) -> None:
-    """Mirror and shift images (n, C, H, W) in place; what becomes bare is 0, as in raw images."""
-    flipped = moves[:, 0] != 0
-    images[flipped] = images[flipped, :, :, ::-1]
-    reach = int(np.abs(moves[:, 1:]).max(initial=0))
-    if reach:
-        padded = np.pad(images, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
-        images[:] = windows[np.arange(len(images)), :, moves[:, 1] + reach, moves[:, 2] + reach]
+        yield RawBatch(split.images, chosen, Changes(), normalizer.scale, normalizer.shift, labels)
 
 
 def _raw_words(count: int, seed: int, stream: int, epoch: int) -> Array:

@@ -181,8 +181,9 @@ class Plan:
 
     def evaluate(self, x: Array | RawImages, labels: Array) -> StepResult:
         """Loss (without penalty) and right answers of one batch; changes nothing."""
-        loss, correct, _ = self._forward(x, labels, training=False)
-        return StepResult(loss, correct)
+        labels = self._check_labels(x, labels)
+        self._run_forward(x, training=False)
+        return StepResult(*self._loss.forward(len(x), labels))
 
     def predict(self, x: Array | RawImages) -> Array:
         """Scores (n, *output_shape) of one batch, as a new array."""
@@ -443,10 +444,34 @@ class Plan:
 
     def _run_training(self, x: Array | RawImages, labels: Array) -> StepResult:
         """Forward and backward: the loss without penalty, and its gradients where they belong."""
-        loss, correct, labels = self._forward(x, labels, training=True)
-        self._loss.backward(len(x), labels)
+        labels = self._check_labels(x, labels)
+        share = 1.0 if isinstance(x, np.ndarray) else x.share
+        self._run_forward(x, training=True)
+        if share < 1:
+            result = self._run_blended_loss(labels, np.roll(labels, -1), share)
+        else:
+            result = self._run_loss(labels)
         self._run_backward(len(x))
-        return StepResult(loss, correct)
+        return result
+
+    def _run_loss(self, labels: Array) -> StepResult:
+        """The loss, and its gradient where the backward pass begins."""
+        result = StepResult(*self._loss.forward(len(labels), labels))
+        self._loss.backward(len(labels), labels)
+        return result
+
+    def _run_blended_loss(self, own: Array, others: Array, share: float) -> StepResult:
+        """A share of the loss for labels of their own, the rest for others; answers count for the larger."""
+        gradient = self._stages[-1].buffers.dy
+        assert gradient is not None
+        gradient = gradient[: len(own)]
+        first = self._run_loss(own)
+        part = share * gradient
+        rest = self._run_loss(others)
+        np.multiply(gradient, 1 - share, out=gradient)
+        np.add(gradient, part, out=gradient)
+        loss = share * first.loss + (1 - share) * rest.loss
+        return StepResult(loss, first.correct if share >= 0.5 else rest.correct)
 
     def _gather(self, share: float, *, first: bool, last: bool) -> None:
         """Add a batch's share of the gradient to the sum; the last one finds all of it in its place."""
@@ -465,17 +490,14 @@ class Plan:
             if not scale >= 1:  # NaN is to be seen
                 np.multiply(gradients, scale, out=gradients)
 
-    def _forward(self, x: Array | RawImages, labels: Array, *, training: bool) -> tuple[float, int, Array]:
+    def _check_labels(self, x: Array | RawImages, labels: Array) -> Array:
         if len(self.network.output_shape) != 1:
             raise ShapeError(f"the loss needs scores (N, K), not images {self.network.output_shape}")
         labels = np.asarray(labels)
         if labels.shape != (len(x),):
             raise ShapeError(f"labels: shape {labels.shape} where {(len(x),)} is needed")
         check_label_values(labels, self.network.label_count)
-        labels = np.require(labels, np.int64, ["C", "A"])
-        self._run_forward(x, training=training)
-        loss, correct = self._loss.forward(len(x), labels)
-        return loss, correct, labels
+        return np.require(labels, np.int64, ["C", "A"])
 
     def _run_forward(self, x: Array | RawImages, *, training: bool) -> None:
         if x.shape[1:] != self.network.input_shape or len(x) > self.batch_size:
@@ -486,7 +508,11 @@ class Plan:
         if x.dtype != self.dtype:
             raise DtypeError(f"x: dtype {x.dtype} where the network has {self.dtype}")
         buffer = self._stages[0].buffers.x
-        self.input.load(x, buffer) if isinstance(x, np.ndarray) else self.input.prepare(x, buffer)
+        if isinstance(x, np.ndarray):
+            self.input.load(x, buffer)
+        else:
+            self.input.prepare(x, buffer)
+            _blend_images(buffer[: len(x)], x.share)
         for stage in self._stages:
             stage.forward(len(x), training)
 
@@ -504,6 +530,16 @@ class Plan:
         magnitudes = self.backend.add_l1_gradient(weights, gradients, l1) if l1 else 0.0
         squares = sweep.optimizer.update(self.backend, weights, gradients, slots, self.step_count, l2, rate)
         return l1 * magnitudes + 0.5 * l2 * squares
+
+
+def _blend_images(images: Array, share: float) -> None:
+    """A share of each image, and the rest of the next one, in place; one by one, to need no second batch."""
+    if share >= 1:
+        return
+    first = images[:1].copy()
+    for image, following in zip(images, [*images[1:], *first], strict=True):
+        np.multiply(image, share, out=image)
+        np.add(image, (1 - share) * following, out=image)
 
 
 @dataclass(frozen=True, slots=True)

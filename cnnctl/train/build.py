@@ -12,6 +12,7 @@ from cnnctl.backends import create_backend
 from cnnctl.backends.base import Backend
 from cnnctl.backends.cpu import available_threads
 from cnnctl.config import EngineConfig, RunConfig
+from cnnctl.config.data import AugmentConfig
 from cnnctl.config.fields import Kind
 from cnnctl.config.solver import SolverConfig
 from cnnctl.data import Augment, Batches, Normalizer, load_dataset, make_splits
@@ -120,11 +121,17 @@ def build_experiment(
         solver.batch_size,
         seed=engine.seed,
         dtype=engine.dtype,
-        augment=Augment(data.augment.flip, data.augment.shift),
+        augment=build_augment(data.augment),
     )
     backend = build_backend(engine)
     plan = build_plan(solver, network, batches.batch_size, backend)
     return Experiment(config, config_hash, data_dir, splits, normalizer, batches, network, backend, plan)
+
+
+def build_augment(settings: AugmentConfig) -> Augment:
+    """The changes to training images: a crop is a shift by another name."""
+    changes = settings.model_dump(exclude={"crop"})
+    return Augment(**{**changes, "shift": settings.shift or settings.crop})
 
 
 def build_plan(solver: SolverConfig, network: Network, batch_size: int, backend: Backend) -> Plan:

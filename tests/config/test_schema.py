@@ -130,6 +130,10 @@ def test_every_field_is_described(section: type[BaseModel]) -> None:
         ("data.normalize", "standardise", "'standardise' is not known; did you mean standardize?"),
         ("data.augment.flip", "yes", "'yes' is not usable; give true or false"),
         ("data.augment.flip", 1, "1 is not usable; give true or false"),
+        ("data.augment.padding", "mirror", "'mirror' is not known; known: zero, edge, reflect"),
+        ("data.augment.brightness", 1, "1 is not usable; give a number of at least 0 and below 1"),
+        ("data.augment.mixup", 1.5, "1.5 is not usable; give a number of at least 0 and at most 1"),
+        ("data.augment.cutout", -1, "-1 is not usable; give an integer of at least 0"),
         ("data.augment.shift", True, "true is not usable; give an integer of at least 0"),
         ("data.seed", 2**63, "9223372036854775808 is not usable; give an integer from 0 to 2^63 - 1"),
         ("network.layers", [], "[] is not usable; give a list of layers, at least one"),
@@ -199,7 +203,11 @@ def test_a_value_at_the_edge_of_its_range(minimal: Mapping, path: str, value: ob
     [
         ("solvr", "solvr is not known; did you mean solver?"),
         ("solver.optimiser", "solver.optimiser is not known; did you mean optimizer?"),
-        ("data.augment.rotate", "data.augment.rotate is not known; known: flip, shift"),
+        (
+            "data.augment.rotate",
+            "data.augment.rotate is not known; known: flip, shift, crop, padding, brightness, contrast, "
+            "cutout, mixup",
+        ),
         ("engine.a b\n", "engine.'a b\\n' is not known; known: backend, dtype, threads, seed, isa, exact"),
     ],
 )

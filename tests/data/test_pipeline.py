@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from cnnctl.data import Augment, Batches, Dataset, Normalizer, RawBatch, Split, iterate_batches, make_splits
+from cnnctl.data import Augment, Batches, Dataset, Normalizer, Split, iterate_batches, make_splits
 from cnnctl.data.dataset import Array
 from cnnctl.data.pipeline import NormalizerKind, draw_codes, epoch_order
 from cnnctl.errors import ConfigError, ShapeError
@@ -231,58 +231,6 @@ class TestBatches:
     def test_a_step_out_of_range(self, step: int) -> None:
         with pytest.raises(ShapeError, match=rf"^step: {step} is not in 0\.\.3$"):
             Batches(make_split(10), IDENTITY, 3, seed=0).batch(0, step)
-
-    def test_a_shift_out_of_the_image(self) -> None:
-        assert Batches(make_split(2), IDENTITY, 2, seed=0, augment=Augment(shift=3)).batch(0, 0)
-        with pytest.raises(ConfigError, match=r"^data\.augment\.shift: 4 pixels do not stay within .* 4x5$"):
-            Batches(make_split(2), IDENTITY, 2, seed=0, augment=Augment(shift=4))
-
-
-class TestAugment:
-    """Mirroring and shifting by the bits of a code."""
-
-    @pytest.fixture
-    def images(self, rng: np.random.Generator) -> Array:
-        return rng.integers(1, 256, (400, 3, 4, 5), np.uint8)
-
-    @staticmethod
-    def augment(images: Array, augment: Augment) -> Array:
-        moves = augment.draw_moves(draw_codes(400, 0, 0))
-        numbers = np.arange(len(images))
-        return RawBatch(images, numbers, moves, IDENTITY.scale, IDENTITY.shift, numbers).render()
-
-    def test_nothing_asked_for_moves_nothing(self) -> None:
-        assert Augment().draw_moves(draw_codes(400, 0, 0)) is None
-
-    def test_about_half_are_mirrored(self, images: Array) -> None:
-        augmented = self.augment(images, Augment(flip=True))
-        mirrored = (augmented == images[..., ::-1]).all(axis=(1, 2, 3))
-        same = (augmented == images).all(axis=(1, 2, 3))
-        assert np.array_equal(mirrored, ~same)
-        assert 150 < mirrored.sum() < 250
-
-    def test_mirroring_twice_gives_the_image_back(self, images: Array) -> None:
-        augmented = self.augment(self.augment(images, Augment(flip=True)), Augment(flip=True))
-        assert np.array_equal(augmented, images)
-
-    def test_an_image_is_mirrored_before_it_is_shifted(self, images: Array) -> None:
-        moves = Augment(flip=True, shift=2).draw_moves(draw_codes(400, 0, 0))
-        assert moves is not None
-        augmented = self.augment(images, Augment(flip=True, shift=2))
-        for image, result, (flip, down, right) in zip(images, augmented, moves, strict=True):
-            mirrored = np.pad(image[:, :, ::-1] if flip else image, ((0, 0), (2, 2), (2, 2)))
-            assert np.array_equal(result, mirrored[:, 2 + down :, 2 + right :][:, :4, :5])
-
-    def test_every_shift_is_equally_likely_and_bares_zeros(self, images: Array) -> None:
-        augmented = self.augment(images, Augment(shift=1))
-        padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
-        counts = np.zeros((3, 3), int)
-        for row in range(3):
-            for column in range(3):
-                shifted = padded[:, :, row : row + 4, column : column + 5]
-                counts[row, column] = (augmented == shifted).all(axis=(1, 2, 3)).sum()
-        assert counts.sum() == 400
-        assert counts.min() > 20
 
 
 class TestIterateBatches:

@@ -12,6 +12,7 @@ from cnnctl.backends import create_backend
 from cnnctl.backends.base import Backend
 from cnnctl.backends.fast import INSTRUCTION_SETS, FastBackend
 from cnnctl.backends.specs import ActivationSpec, Array, ConvSpec, FlattenSpec, LinearSpec, PoolSpec
+from cnnctl.data import Changes, RawBatch
 from cnnctl.errors import ConfigError, DtypeError, ShapeError
 from cnnctl.nn import (
     ELU,
@@ -23,18 +24,22 @@ from cnnctl.nn import (
     Flatten,
     GlobalAvgPool,
     GroupNorm,
+    Hinge,
     InstanceNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
     Linear,
     LocalResponseNorm,
+    Loss,
     MaxPool,
     Network,
     ReLU,
     Residual,
     Sigmoid,
     SiLU,
+    SoftmaxCrossEntropy,
+    SquaredError,
     Subsampling,
     Tanh,
 )
@@ -144,6 +149,40 @@ def assert_close(actual: Array, expected: Array, dtype: str) -> None:
     tolerance = 1e-4 if dtype == "float32" else 1e-12
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+LOSSES = [SoftmaxCrossEntropy(0.1, [1, 2, 0.5, 1]), Hinge(), SquaredError()]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: str(loss.kind))
+@pytest.mark.parametrize("n", [1, 2, BATCH])
+def test_blended_images_have_blended_losses(
+    backend: Backend, loss: Loss, share: float, n: int, rng: np.random.Generator
+) -> None:
+    """Both images and losses, in the same shares; the answer of the larger one is the right one."""
+
+    def make() -> Network:
+        return Network([Conv(6, 3), Tanh(), Linear(4)], (2, 5, 5), loss=loss, dtype="float64", seed=3)
+
+    network, optimizer = make(), SGD(lr=1.0)
+    plan = Plan(make(), BATCH, backend, optimizer=optimizer)
+    x, labels = draw_batch(network, rng, n)
+    pixels = x.astype("float32")
+    raw = RawBatch(pixels, np.arange(n), Changes(), np.ones(2), np.zeros((2, 5, 5)), labels, share)
+    result = plan.step(raw, labels)
+    mixed = share * pixels.astype("float64") + (1 - share) * np.roll(pixels, -1, axis=0).astype("float64")
+    reference, losses, gradients = create_backend("naive"), [], []
+    for own in (labels, np.roll(labels, -1)):
+        loss_, grads = network.loss_and_grads(mixed, own, reference)
+        losses.append(loss_)
+        gradients.append({key: g.copy() for key, g in grads.items()})
+    assert result.loss == pytest.approx(share * losses[0] + (1 - share) * losses[1], rel=1e-12)
+    for key, w in plan.export_params().items():
+        expected = network.params[key] - share * gradients[0][key] - (1 - share) * gradients[1][key]
+        np.testing.assert_allclose(w, expected, rtol=1e-10, atol=1e-12)
+    answers = network.forward(mixed, reference).argmax(axis=1)
+    assert result.correct == (answers == (labels if share > 0.5 else np.roll(labels, -1))).sum()
 
 
 # An eps that keeps Adam from blowing rounding errors of vanishing gradients up to whole steps.

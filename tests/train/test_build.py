@@ -9,6 +9,7 @@ import pytest
 from cnnctl.backends.fast import INSTRUCTION_SETS
 from cnnctl.config import config_from_dict, load_config
 from cnnctl.config.schema import EngineConfig
+from cnnctl.data import Augment
 from cnnctl.errors import ConfigError
 from cnnctl.nn import (
     ELU,
@@ -38,7 +39,7 @@ from cnnctl.nn import (
     Tanh,
     Xavier,
 )
-from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, RMSprop, schedule
+from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, Penalty, RMSprop, schedule
 from cnnctl.train.build import build_backend, build_experiment, build_kind, build_network, build_schedule
 from cnnctl.train.observer import Observer
 
@@ -224,14 +225,23 @@ def test_schedules(config, choice, built):
 
 
 def test_every_setting_of_an_update_reaches_the_plan(config):
-    config["solver"] |= {"clip_value": 0.5, "clip_norm": 2, "accumulate": 3, "l2": 0.1}
-    config["solver"]["groups"] = [{"match": "*.bias", "lr_scale": 2, "l2": 0.5, "weight_decay": 0.25}]
+    config["solver"] |= {"clip_value": 0.5, "clip_norm": 2, "accumulate": 3, "l1": 0.2, "l2": 0.1}
+    config["solver"]["groups"] = [
+        {"match": "*.bias", "lr_scale": 2, "l1": 0.3, "l2": 0.5, "weight_decay": 0.25}
+    ]
     plan = build_experiment(config_from_dict(config), "hash", data_dir=None, observer=Observer()).plan
     assert (plan.clip_value, plan.clip_norm, plan.accumulate) == (0.5, 2, 3)
-    assert [(sweep.lr_scale, sweep.l2, sweep.optimizer.weight_decay) for sweep in plan._sweeps] == [
-        (2, 0.5, 0.25),
-        (1, 0.1, 0),
+    assert [(sweep.lr_scale, sweep.penalty, sweep.optimizer.weight_decay) for sweep in plan._sweeps] == [
+        (2, Penalty(0.3, 0.5), 0.25),
+        (1, Penalty(0.2, 0.1), 0),
     ]
+
+
+def test_every_change_reaches_the_batches(config):
+    changes = {"flip": True, "padding": "edge", "brightness": 0.1, "contrast": 0.2, "cutout": 3, "mixup": 0.5}
+    config["data"]["augment"] = {**changes, "crop": 2}
+    experiment = build_experiment(config_from_dict(config), "hash", data_dir=None, observer=Observer())
+    assert experiment.batches._augment == Augment(**changes, shift=2)
 
 
 def test_a_pattern_that_matches_nothing_is_named(config):
@@ -250,7 +260,7 @@ def test_an_experiment_is_all_of_it(config):
     assert experiment.normalizer.scale == pytest.approx(1 / 255)
     assert (experiment.backend.name, experiment.backend.threads) == ("im2col", 2)
     assert experiment.network.dtype == experiment.plan.dtype == np.float64
-    assert experiment.plan.l2 == 0.001
+    assert experiment.plan.penalty.l2 == 0.001
     x, _ = experiment.batches.batch(0, 0)
     assert (x.dtype, x.shape) == (np.float64, (10, 1, 8, 8))
 

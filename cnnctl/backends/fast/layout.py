@@ -8,6 +8,7 @@ from cnnctl.backends import _kernels
 from cnnctl.backends.specs import Array, RawImages, Shape
 from cnnctl.backends.stage import Layout
 
+PADDINGS = ("zero", "edge", "reflect")
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh", "sigmoid", "elu", "gelu", "silu")
 """In the order of the kernels' enumeration."""
 
@@ -56,14 +57,17 @@ class ImageLayout(Layout):
         self.kernels.import_images(self.extents, len(images), align(images), buffer)
 
     def prepare(self, images: RawImages, buffer: Array) -> None:
-        pixels = images.pixels
+        pixels, changes = images.pixels, images.changes
         self.kernels.prepare_images(
             self.extents,
             len(images),
             align(pixels),
             pixels.dtype == np.uint8,
             align(images.chosen),
-            None if images.moves is None else align(images.moves),
+            PADDINGS.index(changes.padding),
+            None if changes.moves is None else align(changes.moves),
+            None if changes.tones is None else align(changes.tones),
+            None if changes.holes is None else align(changes.holes),
             align(images.scale),
             align(images.shift),
             buffer,
