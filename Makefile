@@ -16,7 +16,7 @@ PYTHON_FILES := cnnctl tests ext/build_backend.py
 SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build meson.options pyproject.toml \
 	requirements-dev.lock
 
-.PHONY: help train test torture sanitize mutants lint format lock clean
+.PHONY: help train test torture sanitize mutants zoo lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ sanitize: $(VENV)/developer ## build kernels that check every access, then run t
 
 mutants: $(VENV)/developer ## plant faults in the kernels, one at a time: every one has to be found
 	$(BIN)/python -m tests.mutants
+
+zoo: $(VENV)/developer ## train every shipped config to its end, and write what it reaches: some hours
+	$(BIN)/python -m tests.zoo
 
 lint: $(VENV)/developer ## style, types and formatting of Python, Cython and C
 	$(BIN)/ruff check $(PYTHON_FILES)

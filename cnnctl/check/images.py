@@ -17,7 +17,7 @@ IMAGE_SHAPES: dict[str, Shape] = {
 
 def find_image_shape(data: DataConfig, data_dir: str | os.PathLike[str] | None = None) -> Shape:
     """(C, H, W) of one image. Raises DataError for a folder or archive that cannot be read."""
-    if data.dataset in IMAGE_SHAPES:
+    if data.dataset in IMAGE_SHAPES and data.image_size is None:
         return IMAGE_SHAPES[data.dataset]
     dataset = load_dataset(
         data.dataset, path=data.path, image_size=data.image_size, channels=data.channels, data_dir=data_dir

@@ -86,7 +86,7 @@ class AugmentConfig(Section):
 
 DATASETS_WITH = {
     "path": ("folder", "npz"),
-    "image_size": ("folder",),
+    "image_size": ("folder", "shapes"),
     "channels": ("folder",),
     "seed": ("shapes", "folder"),
 }
@@ -118,7 +118,8 @@ class DataConfig(Section):
     augment: AugmentConfig = Field(default=AugmentConfig(), description="random changes to training images")
     image_size: Extent | None = Field(
         default=None,
-        description="resize images to this, an integer of at least 1 or [height, width]; for folder",
+        description="resize images to this, an integer of at least 1 or [height, width]; for folder, and, "
+        "as a side, for shapes",
     )
     channels: Channels | None = Field(
         default=None, description="1 to read images as grey, 3 as RGB; for folder"

@@ -19,14 +19,14 @@ from cnnctl.data.fetch import OnDownload, RemoteFile, fetch_file, placing, repor
 from cnnctl.data.folder import read_folder
 from cnnctl.data.idx import read_mnist_folder
 from cnnctl.data.npz import read_npz
-from cnnctl.data.shapes import CLASSES, draw_shapes
+from cnnctl.data.shapes import CLASSES, MAX_SIDE, MIN_SIDE, SIDE, draw_shapes
 from cnnctl.errors import CnnctlError, ConfigError, DataError, describe_alternatives
 
 PathLike = str | os.PathLike[str]
 FileState = Literal["official", "differs", "unlisted", "missing"]
 """Its SHA-256 is the official one, is another, or has no official one to be held against; or no file."""
 
-FIELDS = {"path": ("folder", "npz"), "image_size": ("folder",), "channels": ("folder",)}
+FIELDS = {"path": ("folder", "npz"), "image_size": ("folder", "shapes"), "channels": ("folder",)}
 """Arguments that mean something for some data sets only."""
 
 
@@ -222,7 +222,8 @@ def load_dataset(
         data_dir: looked into first; see `list_data_dirs`.
         path: the folder of `folder`, the file of `npz`.
         seed: settles the images of `shapes`, and which of a `folder`'s are for testing.
-        image_size: the side, or (height, width), that the images of a `folder` are resized to.
+        image_size: the side, or (height, width), that the images of a `folder` are resized to; the
+            side of `shapes`.
         channels: 1 to read a `folder` as grey, 3 as RGB.
         on_download: hears a file's name, the bytes of it that have arrived, and all its bytes.
 
@@ -234,7 +235,7 @@ def load_dataset(
             usable = " and ".join(FIELDS[key])
             raise ConfigError(f"{key}: {value} is not usable with data set {name}; it is for {usable}")
     if name == "shapes":
-        return draw_shapes(seed)
+        return draw_shapes(seed, side=_choose_side(image_size))
     if entry.forms:
         stored = find_dataset(name, data_dir)
         if stored is None and not download:
@@ -245,6 +246,17 @@ def load_dataset(
     if name == "npz":
         return Dataset(name, *read_npz(Path(path)))
     return Dataset(name, *read_folder(Path(path), seed=seed, image_size=image_size, channels=channels))
+
+
+def _choose_side(image_size: int | tuple[int, int] | None) -> int:
+    """Of shapes, which are square: less than 4 pixels show none."""
+    height, width = image_size if isinstance(image_size, tuple) else (image_size or SIDE,) * 2
+    if height != width or not MIN_SIDE <= height <= MAX_SIDE:
+        raise ConfigError(
+            f"image_size: {height}x{width} is not usable with shapes; "
+            f"give one side of {MIN_SIDE} to {MAX_SIDE}"
+        )
+    return height
 
 
 def find_entry(name: str) -> Entry:

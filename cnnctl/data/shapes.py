@@ -17,11 +17,12 @@ import numpy as np
 from cnnctl.data.dataset import Array, Dataset, Split
 
 SIDE = 32
+MIN_SIDE, MAX_SIDE = 4, 64
 TRAIN_COUNT, TEST_COUNT = 12_000, 2_000
 TRAIN_STREAM, TEST_STREAM = 0, 1
 
 RADIUS = (9.0, 12.0)
-"""Pixels from the middle of a shape to its outermost point."""
+"""Pixels from the middle of a shape to its outermost point, in images of SIDE pixels."""
 TURN = (-0.25, 0.25)
 """Sine of the angle that a shape is turned by: 14 degrees either way."""
 CONTRAST = (60.0, 140.0)
@@ -40,12 +41,12 @@ PARAMETERS = 14 + 3 * SPECKS
 CHUNK_IMAGES = 200
 
 
-def draw_shapes(seed: int = 0, train: int = TRAIN_COUNT, test: int = TEST_COUNT) -> Dataset:
-    """Draw the data set: (N, 3, 32, 32) uint8, classes equally frequent in either split.
+def draw_shapes(seed: int = 0, train: int = TRAIN_COUNT, test: int = TEST_COUNT, side: int = SIDE) -> Dataset:
+    """Draw the data set: (N, 3, side, side) uint8, classes equally frequent in either split.
 
     The same seed gives the same images whatever the counts, as far as both have them.
     """
-    splits = _draw_split(seed, TRAIN_STREAM, train), _draw_split(seed, TEST_STREAM, test)
+    splits = _draw_split(seed, TRAIN_STREAM, train, side), _draw_split(seed, TEST_STREAM, test, side)
     return Dataset("shapes", *splits, CLASSES)
 
 
@@ -132,15 +133,16 @@ DISTANCES: dict[str, Callable[[Array, Array], Array]] = {
 CLASSES = tuple(DISTANCES)
 
 
-def _draw_split(seed: int, stream: int, count: int) -> Split:
+def _draw_split(seed: int, stream: int, count: int, side: int) -> Split:
     tens = -(-count // len(CLASSES)) * len(CLASSES)
     words = _raw_words(seed, stream, 0, (tens, 1 + PARAMETERS))
-    noise = _raw_words(seed, stream, 1, (count, 2 * 3 * SIDE * SIDE // 8)).view(np.uint8)
+    amount = 2 * 3 * side * side
+    noise = _raw_words(seed, stream, 1, (count, -(-amount // 8))).view(np.uint8)[:, :amount]
     labels, words = _draw_labels(words[:, 0])[:count], words[:count]
-    images = np.empty((count, 3, SIDE, SIDE), np.uint8)
+    images = np.empty((count, 3, side, side), np.uint8)
     for start in range(0, count, CHUNK_IMAGES):
         part = slice(start, start + CHUNK_IMAGES)
-        images[part] = _draw_images(labels[part], words[part, 1:], noise[part])
+        images[part] = _draw_images(labels[part], words[part, 1:], noise[part], side)
     return Split(images, labels)
 
 
@@ -149,33 +151,35 @@ def _draw_labels(words: Array) -> Array:
     return np.argsort(words.reshape(-1, len(CLASSES)), axis=1, kind="stable").reshape(-1).astype(np.int64)
 
 
-def _draw_images(labels: Array, words: Array, noise: Array) -> Array:
+def _draw_images(labels: Array, words: Array, noise: Array, side: int) -> Array:
     # 23 bits and a half: uniform in (0, 1), exact in float32.
     uniform = ((words >> np.uint64(41)).astype(np.float32) + 0.5) * 2.0**-23
     size, row, column, turn, slope_x, slope_y, contrast, sign, *others = uniform.T[..., None, None]
     colours, specks = others[:6], others[6:]
-    axis = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
+    axis = np.arange(side, dtype=np.float32) - (side - 1) / 2
+    scale = side / SIDE
 
-    radius = _stretch(size, RADIUS)
-    room = SIDE / 2 - radius
+    radius = _stretch(size, RADIUS) * scale
+    room = side / 2 - radius
     x: Array = (axis - _stretch(column, (-1, 1)) * room) / radius
     y: Array = (_stretch(row, (-1, 1)) * room - axis[:, None]) / radius  # upwards, as in the formulas
     sine = _stretch(turn, TURN)
     cosine = np.sqrt(1 - sine * sine)
     outside = _measure_shapes(labels, x * cosine - y * sine, x * sine + y * cosine) * radius
     for speck_size, speck_row, speck_column in zip(specks[::3], specks[1::3], specks[2::3], strict=True):
-        x = axis - _stretch(speck_column, (-SIDE / 2, SIDE / 2))
-        y = axis[:, None] - _stretch(speck_row, (-SIDE / 2, SIDE / 2))
-        np.minimum(outside, _measure_length(x, y) - _stretch(speck_size, SPECK_RADIUS), out=outside)
+        x = axis - _stretch(speck_column, (-side / 2, side / 2))
+        y = axis[:, None] - _stretch(speck_row, (-side / 2, side / 2))
+        speck = _measure_length(x, y) - _stretch(speck_size, SPECK_RADIUS) * scale
+        np.minimum(outside, speck, out=outside)
     cover = np.clip(0.5 - outside, 0, 1)[:, None]
 
     step = np.where(sign < 0.5, -0.5, 0.5).astype(np.float32) * _stretch(contrast, CONTRAST)
     slope = axis * _stretch(slope_x, (-1, 1)) + axis[:, None] * _stretch(slope_y, (-1, 1))
     middle, tint = np.stack(colours[:3], axis=1), np.stack(colours[3:], axis=1)
     difference = 2 * step[:, None] * _stretch(tint, TINT)
-    pixels: Array = _stretch(middle, BRIGHTNESS) - step[:, None] + slope[:, None] * (2 * SLOPE / SIDE)
+    pixels: Array = _stretch(middle, BRIGHTNESS) - step[:, None] + slope[:, None] * (2 * SLOPE / side)
     pixels += cover * difference
-    first, second = noise.reshape(len(labels), 2, 3, SIDE, SIDE).swapaxes(0, 1).astype(np.float32)
+    first, second = noise.reshape(len(labels), 2, 3, side, side).swapaxes(0, 1).astype(np.float32)
     pixels += (first - second) * (NOISE / 255)
     return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
 

@@ -609,7 +609,7 @@ class TestDatasets:
         ("dataset", "field", "value", "where"),
         [
             ("mnist", "path", "/x", "folder and npz"),
-            ("shapes", "image_size", 32, "folder"),
+            ("mnist", "image_size", 32, "folder and shapes"),
             ("cifar10", "channels", 3, "folder"),
             ("cifar10", "seed", 1, "shapes and folder"),
         ],

@@ -202,9 +202,17 @@ class TestLoad:
             load_dataset("cifar10")
 
     def test_shapes_follow_the_seed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(catalog, "draw_shapes", lambda seed: draw_shapes(seed, 10, 10))
+        monkeypatch.setattr(catalog, "draw_shapes", lambda seed, side: draw_shapes(seed, 10, 10, side))
         drawn = load_dataset("shapes", seed=3).train.images
         assert np.array_equal(drawn, draw_shapes(3, 10, 10).train.images)
+        assert load_dataset("shapes", image_size=6).image_shape == (3, 6, 6)
+
+    @pytest.mark.parametrize("size", [3, 65, (6, 8)])
+    def test_shapes_are_square_and_neither_tiny_nor_huge(self, size: int | tuple[int, int]) -> None:
+        with pytest.raises(
+            ConfigError, match=r"image_size: .* is not usable with shapes; give one"
+        ):
+            load_dataset("shapes", image_size=size)
 
     def test_npz_and_folder_are_read_from_their_path(self, tmp_path: Path) -> None:
         images, labels = np.zeros((3, 1, 4, 4), np.uint8), np.array([0, 1, 0])
@@ -223,7 +231,7 @@ class TestLoad:
             (
                 "npz",
                 {"path": "x", "image_size": 8},
-                "image_size: 8 is not usable with data set npz; it is for folder",
+                "image_size: 8 is not usable with data set npz; it is for folder and shapes",
             ),
             ("shapes", {"channels": 1}, "channels: 1 is not usable with data set shapes; it is for folder"),
         ],

@@ -42,6 +42,16 @@ def test_form(shapes: Dataset) -> None:
     assert len(CLASSES) == 10
 
 
+@pytest.mark.parametrize("side", [4, 7, 40])
+def test_another_size(side: int) -> None:
+    """The same shapes, places and colours: small ones are about the large ones, shrunk."""
+    images = draw_shapes(0, 20, 10, side).train.images
+    assert images.shape == (20, 3, side, side)
+    assert images.dtype == np.uint8
+    small, usual = (draw_shapes(0, 200, 10, size).train.images.mean(axis=(2, 3)) for size in (side, 32))
+    assert np.corrcoef(small.ravel(), usual.ravel())[0, 1] > 0.95
+
+
 def test_a_smaller_draw_is_the_beginning_of_a_larger(shapes: Dataset) -> None:
     few = draw_shapes(seed=0, train=20, test=0)
     assert np.array_equal(few.train.images, shapes.train.images[:20])
