@@ -209,9 +209,7 @@ class TestLoad:
 
     @pytest.mark.parametrize("size", [3, 65, (6, 8)])
     def test_shapes_are_square_and_neither_tiny_nor_huge(self, size: int | tuple[int, int]) -> None:
-        with pytest.raises(
-            ConfigError, match=r"image_size: .* is not usable with shapes; give one"
-        ):
+        with pytest.raises(ConfigError, match=r"image_size: .* is not usable with shapes; give one"):
             load_dataset("shapes", image_size=size)
 
     def test_npz_and_folder_are_read_from_their_path(self, tmp_path: Path) -> None:
