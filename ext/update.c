@@ -181,9 +181,8 @@ static void l1_block(const void *context, ptrdiff_t block, int worker) {
     ptrdiff_t end = at_most(job->count, (block + 1) * UPDATE_BLOCK);
     double sum = 0;
     for (ptrdiff_t i = block * UPDATE_BLOCK; i < end; i++) {
-        real size = w[i] < 0 ? -w[i] : w[i], sign = w[i] > 0   ? 1
-                                                    : w[i] < 0 ? -1
-                                                               : w[i]; /* of NaN it is NaN */
+        real size = w[i] < 0 ? -w[i] : w[i];
+        real sign = w[i] > 0 ? 1 : w[i] < 0 ? -1 : w[i]; /* of NaN it is NaN */
         dw[i] += job->l1 * sign;
         sum += (double)size;
     }

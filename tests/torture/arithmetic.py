@@ -399,6 +399,12 @@ def _run_lion(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequenc
     return [w, m, np.array(squares)]
 
 
+def _run_l1(backend: Backend, x: Array, dy: Array, settings: Array) -> Sequence[Array]:
+    """Some weights are 0."""
+    w, dw = x * (np.abs(x) > settings[0]), dy.copy()
+    return [dw, np.array(backend.add_l1_gradient(w, dw, settings[1]))]
+
+
 OTHERS: dict[str, Callable[[Backend, Array, Array, Array], Sequence[Array]]] = {
     "batchnorm": _run_batchnorm,
     "groupnorm": _run_groupnorm,
@@ -413,6 +419,7 @@ OTHERS: dict[str, Callable[[Backend, Array, Array, Array], Sequence[Array]]] = {
     "rmsprop": _run_rmsprop,
     "adamax": _run_adamax,
     "lion": _run_lion,
+    "l1": _run_l1,
 }
 OTHER_ELEMENTS = 60_000
 OTHER_BOUNDS = {"float32": 2e-5, "float64": 1e-12}
