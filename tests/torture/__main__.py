@@ -20,6 +20,7 @@ INDENT = " " * 4
 def main() -> int:
     """Run the rows that were asked for; 0 if all held, 3 otherwise."""
     options = parse_options()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the children's: their cores are shared already
     broken = 0
     for name in options.rows or ROWS:
         row = ROWS[name]
