@@ -1,8 +1,8 @@
 """The solver's fields: optimizer, epochs, batches, penalty, and what is written when."""
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from cnnctl.config.fields import (
     Count,
@@ -15,6 +15,7 @@ from cnnctl.config.fields import (
     Section,
     Share,
     accept,
+    choose,
     kind_of,
     one_of,
     refuse,
@@ -265,6 +266,40 @@ class GroupConfig(Section):
     )
 
 
+Monitor = Literal["accuracy", "loss"]
+
+
+def _check_accuracy(accuracy: float) -> float:
+    if accuracy > 1:
+        raise ValueError(accuracy)
+    return accuracy
+
+
+TargetAccuracy = Annotated[Positive, AfterValidator(_check_accuracy), accept("a number above 0, at most 1")]
+
+
+class EarlyStoppingConfig(Section):
+    """When training has stopped helping."""
+
+    patience: Count = Field(default=10, description="epochs without a better one that are borne, at least 1")
+    min_delta: NotNegative = Field(
+        default=0.0, description="by how much a better one has to be better, at least 0"
+    )
+
+
+class CheckpointsConfig(Section):
+    """When the state is written down; whichever comes first, and at the end."""
+
+    steps: Count | None = Field(default=None, description="every so many steps, at least 1")
+    epochs: Count | None = Field(
+        default=None, description="every so many epochs, at least 1; 1 if nothing else is said"
+    )
+    minutes: Positive | None = Field(default=None, description="every so many minutes, above 0")
+    keep: CountOrZero = Field(
+        default=0, description="how many older ones to keep, each under its step's number, at least 0"
+    )
+
+
 class SolverConfig(Section):
     """How the network learns."""
 
@@ -299,6 +334,19 @@ class SolverConfig(Section):
     )
     max_steps: Count | None = Field(default=None, description="stop after so many steps, at least 1")
     log_every: Count = Field(default=50, description="steps between entries in the metrics, at least 1")
-    checkpoint_every: Count | None = Field(
-        default=None, description="steps between checkpoints, at least 1; once an epoch by default"
+    max_minutes: Positive | None = Field(
+        default=None, description="stop when the run has lasted so long, resumed parts included, above 0"
+    )
+    stop_at: TargetAccuracy | None = Field(
+        default=None,
+        description="stop after an epoch with this validation accuracy (without validation: training's)",
+    )
+    monitor: Annotated[Monitor, choose(Monitor)] = Field(
+        default="accuracy", description="what the best checkpoint is best in, on the validation split"
+    )
+    early_stopping: EarlyStoppingConfig | None = Field(
+        default=None, description="stop when the validation split gets no better, and take the best weights"
+    )
+    checkpoints: CheckpointsConfig = Field(
+        default=CheckpointsConfig(), description="how often the state is written down; once an epoch"
     )

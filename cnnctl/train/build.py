@@ -102,6 +102,8 @@ def build_experiment(
     for note in dataset.notes:
         observer.on_warning(note)
     splits = make_splits(dataset, train=data.train, validation=data.validation, test=data.test)
+    if solver.early_stopping and not len(splits.validation):
+        raise ConfigError("solver.early_stopping: there are no images to watch; give data.validation")
     if normalizer is None:
         normalizer = Normalizer.fit(splits.train.images, data.normalize)
     elif normalizer.shift.shape != dataset.image_shape:

@@ -25,8 +25,9 @@ from safetensors.numpy import save as pack_tensors
 from cnnctl.backends.specs import Array
 from cnnctl.errors import CheckpointError
 from cnnctl.optim import PlateauState
-from cnnctl.train.atomic import write_atomically
+from cnnctl.train.atomic import reporting_os_errors, write_atomically
 
+Ending = Literal["epochs", "max_steps", "max_minutes", "stop_at", "early_stopping"]
 LAST, PREVIOUS, BEST = "last.safetensors", "last.previous.safetensors", "best.safetensors"
 
 _HEAD = rb'{"__metadata__":{"cnnctl":"{\"sha256\":\"'
@@ -43,7 +44,9 @@ class Progress:
         epoch: epochs done.
         position: steps done of the epoch after these.
         loss_sum, correct, images: sums over that epoch's own steps.
-        best_accuracy: the best on the validation split so far, if there is one.
+        best: what is monitored of the validation split, at its best so far, if there is one.
+        bad_epochs: epochs since then.
+        ended_by: what ended the training, once it has ended.
         plateau: what a schedule that looks at losses has seen.
         jsonl_bytes, csv_bytes: how much of the metrics files belongs to this state.
     """
@@ -54,7 +57,9 @@ class Progress:
     loss_sum: FiniteFloat = 0.0
     correct: NonNegativeInt = 0
     images: NonNegativeInt = 0
-    best_accuracy: FiniteFloat | None = None
+    best: FiniteFloat | None = None
+    bad_epochs: NonNegativeInt = 0
+    ended_by: Ending | None = None
     plateau: PlateauState = field(default_factory=PlateauState)
     jsonl_bytes: NonNegativeInt = 0
     csv_bytes: NonNegativeInt = 0
@@ -72,7 +77,7 @@ class Metadata(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     sha256: str = _ZEROS.decode()  # first, so that the digest always lies at one place
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     progress: Progress
     config_hash: str
     seed: int
@@ -160,6 +165,14 @@ class Checkpoint:
 def save_checkpoint(directory: Path, content: bytes | bytearray, name: str = LAST) -> None:
     """Write a packed checkpoint; the `last` before it is kept as a second generation."""
     write_atomically(directory / name, content, previous=directory / PREVIOUS if name == LAST else None)
+
+
+def keep_checkpoint(directory: Path, content: bytes | bytearray, step: int, keep: int) -> None:
+    """Write one more under its step's number, then remove all but the newest `keep` of those."""
+    write_atomically(directory / f"step-{step:08}.safetensors", content)
+    for path in sorted(directory.glob("step-*.safetensors"))[:-keep]:
+        with reporting_os_errors(path):
+            path.unlink()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -10,7 +10,7 @@ no configuration file, decides nothing about the network, prints nothing.
 import os
 import shlex
 from contextlib import closing, suppress
-from math import isfinite
+from math import inf, isfinite
 from time import perf_counter
 
 import numpy as np
@@ -20,7 +20,15 @@ from cnnctl.data.pipeline import RawBatch
 from cnnctl.errors import Diverged, Interrupted, RunError
 from cnnctl.optim import Span, scale_step
 from cnnctl.train.build import build_schedule
-from cnnctl.train.checkpoint import BEST, LAST, Progress, save_checkpoint
+from cnnctl.train.checkpoint import (
+    BEST,
+    LAST,
+    Ending,
+    Progress,
+    keep_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from cnnctl.train.evaluate import Evaluation, evaluate_split, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
 from cnnctl.train.memory import predict_peak_bytes
@@ -65,6 +73,7 @@ class Solver:
         self._metrics = Metrics(run.path, progress.jsonl_bytes, progress.csv_bytes)
         self._timing = Timing(run, progress.epoch)
         self._reported_at, self._unreported_images = perf_counter(), 0
+        self._saved_at = perf_counter()
 
     def run(self) -> None:
         """Train to the end, then evaluate the final weights on every split.
@@ -80,7 +89,7 @@ class Solver:
                 with suppress(RunError):  # what stopped the run is the error to tell
                     self._record_end(_STATES.get(type(error), "failed"), str(error) or repr(error))
                 raise
-            self._record_end("finished", "finished", evaluation)
+            self._record_end("finished", f"finished by {self._progress.ended_by}", evaluation)
 
     def _solve(self) -> Evaluation:
         progress, experiment = self._progress, self._experiment
@@ -105,22 +114,37 @@ class Solver:
                 f"solver.batch_size: {self._settings.batch_size} is more than there are images; "
                 f"every batch has all {experiment.batches.batch_size}"
             )
-        while progress.epoch < self._epochs:
+        while not progress.ended_by:
             self._train_epoch()
             self._end_epoch()
+        if progress.ended_by == "early_stopping":
+            self._restore_best()
         evaluation = Evaluation(step=progress.step, **{name: self._score(name) for name in SPLITS})
         write_evaluation(self._run, "last", evaluation)
         return evaluation
 
     def _train_epoch(self) -> None:
-        progress, every = self._progress, self._settings.checkpoint_every
+        progress = self._progress
         self._reported_at, self._unreported_images = perf_counter(), 0
         first_step = progress.epoch * self._steps_per_epoch
         while progress.position < min(self._steps_per_epoch, self._total_steps - first_step):
             self._take_step()
-            if every and progress.step % every == 0:
+            if self._is_checkpoint_due():
                 self._save(LAST)
             self._stop_if_asked()
+            if self._is_time_over():
+                break
+
+    def _is_checkpoint_due(self) -> bool:
+        """Within an epoch; what is due at its end is seen to there."""
+        step, every = self._progress.step, self._settings.checkpoints
+        if every.steps and step % every.steps == 0:
+            return True
+        return every.minutes is not None and perf_counter() - self._saved_at >= 60 * every.minutes
+
+    def _is_time_over(self) -> bool:
+        minutes = self._settings.max_minutes
+        return minutes is not None and self._timing.seconds >= 60 * minutes
 
     def _take_step(self) -> None:
         progress = self._progress
@@ -178,16 +202,46 @@ class Solver:
         progress.images, progress.correct, progress.loss_sum = 0, 0, 0.0
         seconds = self._timing.end_epoch(epoch, images)
 
+        is_best = validation is not None and self._note_score(validation)
+        progress.ended_by = self._find_ending(validation or train)
+        every = self._settings.checkpoints
+        epochs = every.epochs or (None if every.steps or every.minutes else 1)
         # `best` goes first: if it alone is written, the epoch is done again and ends alike.
-        names = []
-        if validation and (progress.best_accuracy is None or validation.accuracy > progress.best_accuracy):
-            progress.best_accuracy = validation.accuracy
-            names.append(BEST)
-        if self._settings.checkpoint_every is None or epoch == self._epochs:
-            names.append(LAST)
-        if names:
+        is_due = progress.ended_by or (epochs and epoch % epochs == 0)
+        if names := [*[BEST] * is_best, *[LAST] * bool(is_due)]:
             self._save(*names)
         self._observer.on_epoch(EpochInfo(epoch, self._epochs, train, validation, seconds))
+
+    def _note_score(self, validation: Scores) -> bool:
+        """Whether it is the best so far. Epochs that are not better by enough are counted."""
+        progress, by_loss = self._progress, self._settings.monitor == "loss"
+        score = validation.loss if by_loss else validation.accuracy
+        gain = inf if progress.best is None else progress.best - score if by_loss else score - progress.best
+        stopping = self._settings.early_stopping
+        is_better = gain > (stopping.min_delta if stopping else 0)
+        progress.bad_epochs = 0 if is_better else progress.bad_epochs + 1
+        if is_better:
+            progress.best = score
+        return is_better
+
+    def _find_ending(self, scores: Scores) -> Ending | None:
+        """What ends the training after this epoch, if anything does."""
+        progress, settings = self._progress, self._settings
+        if settings.stop_at is not None and scores.accuracy >= settings.stop_at:
+            return "stop_at"
+        if progress.step >= self._total_steps:
+            return "max_steps" if progress.step == settings.max_steps else "epochs"
+        if settings.early_stopping and progress.bad_epochs >= settings.early_stopping.patience:
+            return "early_stopping"
+        return "max_minutes" if self._is_time_over() else None
+
+    def _restore_best(self) -> None:
+        """The best epoch's weights in the place of the last one's; slots and place stay."""
+        best = load_checkpoint(self._run.checkpoints / BEST)
+        self._experiment.plan.load_params(best.params)
+        self._experiment.plan.load_statistics(best.statistics)
+        self._run.log(f"no better after step {best.metadata.progress.step}: its weights are taken back")
+        self._save(LAST)
 
     def _score(self, name: str) -> Scores | None:
         if images := len(self._experiment.get_split(name)):
@@ -222,6 +276,9 @@ class Solver:
                 self._run.write_status("running", progress.step, progress.epoch)
             for name in names:
                 save_checkpoint(self._run.checkpoints, content, name)
+            if LAST in names and (keep := self._settings.checkpoints.keep):
+                keep_checkpoint(self._run.checkpoints, content, progress.step, keep)
+            self._saved_at = perf_counter()
 
     def _describe_divergence(self, what: str) -> Diverged:
         key = self._experiment.plan.find_nonfinite()

@@ -88,7 +88,7 @@ def test_defaults(minimal: Mapping) -> None:
     assert (config.network.loss, config.network.init) == (SoftmaxConfig(), HeConfig())
     assert config.solver.optimizer == AdamConfig(lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
     assert (config.solver.l2, config.solver.max_steps) == (0.0, None)
-    assert (config.solver.log_every, config.solver.checkpoint_every) == (50, None)
+    assert (config.solver.log_every, config.solver.checkpoints.keep) == (50, 0)
     assert config.engine.model_dump() == {
         "backend": "fast",
         "dtype": "float32",
@@ -158,7 +158,12 @@ def test_every_field_is_described(section: type[BaseModel]) -> None:
         ("solver.l2", b"1", "b'1' is not usable"),
         ("solver.max_steps", 0, "0 is not usable"),
         ("solver.log_every", 0, "0 is not usable"),
-        ("solver.checkpoint_every", 0, "0 is not usable"),
+        ("solver.checkpoints.steps", 0, "0 is not usable"),
+        ("solver.checkpoints.minutes", 0, "0 is not usable; give a number above 0"),
+        ("solver.max_minutes", 0, "0 is not usable; give a number above 0"),
+        ("solver.stop_at", 1.5, "1.5 is not usable; give a number above 0, at most 1"),
+        ("solver.monitor", "f1", "'f1' is not known; known: accuracy, loss"),
+        ("solver.early_stopping.patience", 0, "0 is not usable; give an integer of at least 1"),
         ("engine.backend", "fats", "'fats' is not known; did you mean fast?"),
         ("engine.dtype", "float16", "'float16' is not known; did you mean float"),
         ("engine.threads", 0, "0 is not usable; give auto or an integer from 1 to 256"),

@@ -131,7 +131,7 @@ class TestEvaluate:
         best = load_checkpoint(run.path / "checkpoints" / "best.safetensors").metadata.progress
         evaluation = evaluate(run.path, checkpoint="best")
         assert evaluation.step == best.step
-        assert evaluation.validation.accuracy == best.best_accuracy
+        assert evaluation.validation.accuracy == best.best
         written = json.loads((run.path / "eval" / "best.json").read_text())
         assert written["test"] == {
             "loss": evaluation.test.loss,

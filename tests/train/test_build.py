@@ -244,6 +244,14 @@ def test_every_change_reaches_the_batches(config):
     assert experiment.batches._augment == Augment(**changes, shift=2)
 
 
+def test_early_stopping_needs_images_to_watch(config):
+    config["solver"]["early_stopping"] = {}
+    assert build_experiment(config_from_dict(config), "hash", data_dir=None, observer=Observer())
+    config["data"]["validation"] = 0
+    with pytest.raises(ConfigError, match=r"solver\.early_stopping: there are no images to watch; give data"):
+        build_experiment(config_from_dict(config), "hash", data_dir=None, observer=Observer())
+
+
 def test_a_pattern_that_matches_nothing_is_named(config):
     config["solver"]["groups"] = [{"match": "conv1.wieght"}]
     with pytest.raises(ConfigError) as caught:

@@ -21,7 +21,7 @@ from cnnctl.train.checkpoint import (
     save_checkpoint,
 )
 
-PROGRESS = Progress(step=7, epoch=1, position=3, loss_sum=0.1 + 0.2, correct=5, images=12, best_accuracy=0.75)
+PROGRESS = Progress(step=7, epoch=1, position=3, loss_sum=0.1 + 0.2, correct=5, images=12, best=0.75)
 
 
 def make_checkpoint(progress=PROGRESS):
@@ -115,7 +115,7 @@ def test_anything_appended_is_refused(content, appended, tmp_path):
 
 
 def test_two_generations_spliced_are_refused(content, tmp_path):
-    other = bytes(make_checkpoint(Progress(step=8, epoch=1, position=4, best_accuracy=0.75)).pack())
+    other = bytes(make_checkpoint(Progress(step=8, epoch=1, position=4, best=0.75)).pack())
     half = len(content) // 2
     with pytest.raises(CheckpointError, match="damaged"):
         unpack(content[:half] + other[half:], tmp_path)
@@ -124,7 +124,7 @@ def test_two_generations_spliced_are_refused(content, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        (rb"\"format\":1", rb"\"format\":2", "metadata: format: Input should be 1"),
+        (rb"\"format\":2", rb"\"format\":1", "metadata: format: Input should be 2"),
         (rb"\"step\":7", rb"\"step\":-", "metadata"),
         (rb"\"step\":7", rb"\"stop\":7", "metadata: progress.stop"),
         (rb"\"seed\":231", rb"\"seed\":nul", "metadata"),

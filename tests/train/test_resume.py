@@ -157,7 +157,7 @@ class TestKills:
         return [next((runs_dir / str(count)).iterdir()) for count in counts]
 
     def test_between_two_checkpoints(self, config, tmp_path, runs_dir, read_outcome):
-        config["solver"]["checkpoint_every"] = 3
+        config["solver"]["checkpoints"] = {"steps": 3}
         unbroken = read_outcome(train(config, runs_dir=tmp_path / "unbroken").path)
         saved_before = {1: 0, 3: 0, 4: 3, 8: 6, 21: 18}
         paths = self.kill(config, runs_dir, "Plan", "step_over", list(saved_before))

@@ -4,18 +4,21 @@ import errno
 import json
 import math
 import os
+import signal
 import threading
 from copy import deepcopy
+from itertools import count
 
 import numpy as np
 import pytest
 
-from cnnctl.errors import Diverged, RunError
+from cnnctl.errors import Diverged, Interrupted, RunError
 from cnnctl.nn.plan import Plan, StepResult
 from cnnctl.optim import SGD, PlateauState, ReduceOnPlateau
 from cnnctl.train import solver as module
 from cnnctl.train.api import Run, train
 from cnnctl.train.checkpoint import BEST, LAST, load_checkpoint
+from cnnctl.train.metrics import Timing
 from cnnctl.train.observer import Observer
 from cnnctl.train.run_directory import RunDirectory
 
@@ -261,6 +264,83 @@ class TestAccumulation:
             assert ours.validation.accuracy == theirs.validation.accuracy
 
 
+class TestEndings:
+    """What else than the last epoch can end a training."""
+
+    def test_the_last_epoch_or_step(self, config, tmp_path):
+        for settings, ended_by in (({}, "epochs"), ({"max_steps": 9}, "max_steps")):
+            run = run_with(deepcopy(config), tmp_path, **settings)
+            assert read_progress(run).ended_by == ended_by
+            assert f"finished by {ended_by}" in (run.path / "log.txt").read_text()
+
+    def test_an_accuracy_that_was_wanted(self, config, tmp_path, recorder):
+        run_with(deepcopy(config), tmp_path, recorder, epochs=8)
+        accuracies = [info.validation.accuracy for info in recorder.epochs]
+        wanted = accuracies[3]
+        first = next(i for i, accuracy in enumerate(accuracies) if accuracy >= wanted)
+        run = run_with(config, tmp_path, epochs=8, stop_at=wanted)
+        assert (run.status, run.steps) == ("finished", (first + 1) * STEPS_PER_EPOCH)
+        assert read_progress(run).ended_by == "stop_at"
+
+    def test_without_validation_it_is_that_of_training(self, config, tmp_path):
+        config["data"]["validation"] = 0
+        run = run_with(config, tmp_path, stop_at=1e-9)
+        assert read_progress(run).epoch == 1
+
+    def test_a_time_that_is_over(self, config, tmp_path, monkeypatch):
+        """In the middle of an epoch; what there is of it is scored and written down."""
+        monkeypatch.setattr(Timing, "seconds", property(lambda self: 60.0 * len(steps)))
+        steps, take = [], module.Solver._take_step
+        monkeypatch.setattr(module.Solver, "_take_step", lambda self: (steps.append(0), take(self)))
+        run = run_with(config, tmp_path, max_minutes=9)
+        assert (run.status, run.steps) == ("finished", 9)
+        assert read_progress(run).ended_by == "max_minutes"
+        assert [entry["epoch"] for entry in run.metrics() if entry["type"] == "epoch"] == [1, 2]
+        assert run.test is not None
+
+    @pytest.mark.parametrize("monitor", ["accuracy", "loss"])
+    def test_no_better_one_for_too_long(self, config, tmp_path, recorder, monitor):
+        """The best epoch's weights are taken back, and scored."""
+        config["solver"]["optimizer"] = {"adam": {"lr": 0.3}}
+        run = run_with(config, tmp_path, recorder, epochs=40, monitor=monitor, early_stopping={"patience": 3})
+        scores = [getattr(info.validation, monitor) for info in recorder.epochs]
+        best = int(np.argmax(scores) if monitor == "accuracy" else np.argmin(scores))
+        assert len(scores) == best + 1 + 3 < 40
+        progress = read_progress(run)
+        assert (progress.ended_by, progress.bad_epochs, progress.best) == ("early_stopping", 3, scores[best])
+        assert getattr(run.validation, monitor) == scores[best]
+        weights = [run.network(name).params for name in ("last", "best")]
+        assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+
+    def test_a_better_one_by_too_little_is_none(self, config, tmp_path):
+        run = run_with(config, tmp_path, epochs=40, early_stopping={"patience": 2, "min_delta": 2.0})
+        assert read_progress(run).epoch == 3
+
+    def test_an_ending_is_not_undone_by_resuming(self, config, tmp_path, monkeypatch):
+        """Stopped between the decision and the end: it ends there, and alike."""
+        settings = {"epochs": 40, "early_stopping": {"patience": 1}}
+        config["solver"]["optimizer"] = {"adam": {"lr": 0.3}}
+        whole = run_with(deepcopy(config), tmp_path / "whole", **settings)
+        restore = module.Solver._restore_best
+
+        def stop(solver):
+            signal.raise_signal(signal.SIGINT)
+            solver._stop_if_asked()
+
+        monkeypatch.setattr(module.Solver, "_restore_best", stop)
+        with pytest.raises(Interrupted):
+            run_with(config, tmp_path / "cut", **settings)
+        monkeypatch.setattr(module.Solver, "_restore_best", restore)
+        (path,) = (tmp_path / "cut" / "runs").iterdir()
+        resumed = train(resume=path)
+        assert resumed.steps == whole.steps
+        assert resumed.validation == whole.validation
+
+
+def read_progress(run):
+    return load_checkpoint(run.path / "checkpoints" / LAST).metadata.progress
+
+
 class TestCheckpoints:
     def test_once_an_epoch(self, config, tmp_path, monkeypatch):
         written = saved_steps(monkeypatch)
@@ -269,8 +349,30 @@ class TestCheckpoints:
 
     def test_every_few_steps_and_at_the_end(self, config, tmp_path, monkeypatch):
         written = saved_steps(monkeypatch)
-        run_with(config, tmp_path, checkpoint_every=5)
+        run_with(config, tmp_path, checkpoints={"steps": 5})
         assert [step for name, step in written if name == LAST] == [5, 10, 15, 20, 21]
+
+    def test_every_few_epochs_and_at_the_end(self, config, tmp_path, monkeypatch):
+        written = saved_steps(monkeypatch)
+        run_with(config, tmp_path, checkpoints={"epochs": 2})
+        assert [step for name, step in written if name == LAST] == [14, 21]
+
+    def test_every_few_minutes_and_at_the_end(self, config, tmp_path, monkeypatch):
+        """By a clock that goes on by twenty seconds at each look."""
+        clock = count(0.0, 20.0)
+        monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
+        written = saved_steps(monkeypatch)
+        run_with(config, tmp_path, checkpoints={"minutes": 2})
+        steps = [step for name, step in written if name == LAST]
+        assert 3 < len(steps) < 15
+        assert steps[-1] == 21
+
+    def test_older_ones_are_kept_under_their_steps(self, config, tmp_path):
+        run = run_with(config, tmp_path, checkpoints={"steps": 5, "keep": 2})
+        names = sorted(path.name for path in (run.path / "checkpoints").glob("step-*"))
+        assert names == ["step-00000020.safetensors", "step-00000021.safetensors"]
+        kept = load_checkpoint(run.path / "checkpoints" / names[0])
+        assert kept.metadata.progress.step == 20
 
     def test_best_is_that_of_the_best_validation_accuracy(self, config, tmp_path, recorder, monkeypatch):
         written = saved_steps(monkeypatch)
@@ -279,7 +381,7 @@ class TestCheckpoints:
         best = int(np.argmax(accuracies))
         assert [step for name, step in written if name == BEST][-1] == (best + 1) * STEPS_PER_EPOCH
         progress = load_checkpoint(run.path / "checkpoints" / BEST).metadata.progress
-        assert progress.best_accuracy == accuracies[best]
+        assert progress.best == accuracies[best]
 
     def test_without_validation_there_is_no_best(self, config, tmp_path):
         config["data"]["validation"] = 0
@@ -409,4 +511,4 @@ def test_status_and_log_tell_the_story(config, tmp_path):
     assert list(status) == ["state", "step", "epoch", "pid", "started", "updated"]
     assert (status["state"], status["step"], status["epoch"]) == ("finished", TOTAL_STEPS, 3)
     log = [line.split(" ", 1)[1] for line in (run.path / "log.txt").read_text().splitlines()]
-    assert log == ["created", "training from step 0 of 21", "finished"]
+    assert log == ["created", "training from step 0 of 21", "finished by epochs"]
