@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnctl.cli import display
-from cnnctl.errors import Diverged, Interrupted
+from cnnctl.errors import ConfigError, Diverged, Interrupted
 from cnnctl.train.observer import EpochInfo, RunInfo, StepInfo
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Watcher(display.TrainProgress):
 @click.argument("config", required=False)
 @click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
 @click.option("--resume", metavar="RUN", help="Go on with a run: its path, name, or 'latest'.")
+@click.option("--fork", is_flag=True, help="With --resume: go on in a new run; -o may change its config.")
+@click.option(
+    "--checkpoint", metavar="NAME", help="With --fork: last (as usual), best, or one that was kept."
+)
 @click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
 @click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
 @click.option("--name", help="Part of the run directory's name, as -o name=...")
@@ -70,6 +74,8 @@ def train(
     config: str | None,
     overrides: Sequence[str],
     resume: str | None,
+    fork: bool,
+    checkpoint: str | None,
     runs_dir: str,
     data_dir: str | None,
     name: str | None,
@@ -85,6 +91,8 @@ def train(
     """
     from cnnctl.train import api
 
+    if checkpoint and not fork:
+        raise ConfigError(f"--checkpoint {checkpoint}: only a fork begins there; add --fork")
     quoted_name = None if name is None else json.dumps(name)
     flags = {"name": quoted_name, "engine.seed": seed, "engine.threads": threads}
     flag_overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
@@ -96,6 +104,8 @@ def train(
                 runs_dir=runs_dir,
                 data_dir=data_dir,
                 resume=resume,
+                fork=fork,
+                checkpoint=checkpoint or "last",
                 observer=watcher,
             )
         except (Diverged, Interrupted):

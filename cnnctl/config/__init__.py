@@ -5,7 +5,14 @@ network, opens no data and knows no backend: those who do take the `RunConfig`.
 """
 
 from cnnctl.config.data import DataConfig
-from cnnctl.config.load import config_from_dict, config_to_dict, dump_config, load_config
+from cnnctl.config.load import (
+    compare_configs,
+    config_from_dict,
+    config_from_text,
+    config_to_dict,
+    dump_config,
+    load_config,
+)
 from cnnctl.config.network import NetworkConfig
 from cnnctl.config.schema import EngineConfig, RunConfig
 from cnnctl.config.solver import SolverConfig
@@ -16,7 +23,9 @@ __all__ = [
     "NetworkConfig",
     "RunConfig",
     "SolverConfig",
+    "compare_configs",
     "config_from_dict",
+    "config_from_text",
     "config_to_dict",
     "dump_config",
     "load_config",

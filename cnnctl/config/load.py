@@ -8,7 +8,7 @@ for itself. Raises ConfigError, one line that begins with the place, and nothing
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,38 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
 def config_from_dict(config: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunConfig:
     """The same from a mapping laid out as the file is; file names relative to the working directory."""
     return _validate(_override(_bind_files(_from_data(config), ""), overrides))
+
+
+def config_from_text(text: str) -> RunConfig:
+    """The same from what `dump_config` gives."""
+    return _validate(parse_yaml(text, "the config"))
+
+
+def compare_configs(before: RunConfig, after: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Fields that differ, as (path, before, after), in the order of the schema; None where there is none.
+
+    >>> from cnnctl.config import config_from_dict
+    >>> config = {
+    ...     "name": "x",
+    ...     "data": {"dataset": "shapes"},
+    ...     "network": {"layers": [{"linear": 10}]},
+    ...     "solver": {"optimizer": "adam", "epochs": 1, "batch_size": 8},
+    ... }
+    >>> compare_configs(*(config_from_dict(config, more) for more in ([], ["solver.epochs=3"])))
+    [('solver.epochs', 1, 3)]
+    """
+    first, second = (dict(_flatten(config_to_dict(config))) for config in (before, after))
+    keys = dict.fromkeys([*first, *second])
+    found = [(key, first.get(key), second.get(key)) for key in keys]
+    return [change for change in found if change[1] != change[2]]
+
+
+def _flatten(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:

@@ -6,20 +6,35 @@
 The command line does no more than call these. Nothing is printed; an observer listens.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnctl.config import RunConfig, config_from_dict, config_to_dict, dump_config, load_config
+from cnnctl.config import (
+    RunConfig,
+    compare_configs,
+    config_from_dict,
+    config_from_text,
+    config_to_dict,
+    dump_config,
+    load_config,
+)
 from cnnctl.data import Normalizer
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.nn import Network
 from cnnctl.train.build import build_experiment, build_network
-from cnnctl.train.checkpoint import BEST, LAST, Checkpoint, Progress, load_checkpoint, load_last_checkpoint
+from cnnctl.train.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoint,
+    Progress,
+    load_checkpoint,
+    load_last_checkpoint,
+    load_named_checkpoint,
+)
 from cnnctl.train.environment import describe_engine, describe_environment
 from cnnctl.train.evaluate import Evaluation, evaluate_split, read_evaluation, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
@@ -87,6 +102,8 @@ def train(
     runs_dir: PathLike = "runs",
     data_dir: PathLike | None = None,
     resume: PathLike | None = None,
+    fork: bool = False,
+    checkpoint: str = "last",
     observer: Observer | None = None,
 ) -> Run:
     """Train a network, or go on with a run that was stopped.
@@ -98,6 +115,8 @@ def train(
         data_dir: where the data sets lie.
         resume: in place of `config`: a run's directory, its name, or "latest". It goes on in
             place, with the configuration it has. A finished run is only read.
+        fork: go on from `resume` in a new run directory; `overrides` may change its configuration.
+        checkpoint: where a fork begins: "last", "best", or the name of one that was kept.
         observer: hears of downloads, steps, epochs and warnings.
 
     Raises ConfigError for what is not usable, DataError, BackendError and RunError before
@@ -105,11 +124,15 @@ def train(
     """
     observer = observer or Observer()
     if resume is not None:
-        if config is not None or list(overrides):
-            raise ConfigError(
-                "resume: a run goes on with its own configuration; begin a new one to change it"
-            )
-        return _resume(find_run(os.fspath(resume), Path(runs_dir)), data_dir, observer)
+        if config is not None:
+            raise ConfigError(f"config: {config} is not usable with resume: a run has its own; leave it out")
+        path = find_run(os.fspath(resume), Path(runs_dir))
+        if fork:
+            return _fork(path, checkpoint, overrides, Path(runs_dir), data_dir, observer)
+        _refuse_changes(path, overrides)
+        return _resume(path, data_dir, observer)
+    if fork:
+        raise ConfigError("fork: there is no run to go on from; give one to resume")
     if config is None:
         raise ConfigError("config: none is given; give a YAML file, or a run to resume")
     given, loaded = _load_given(config, overrides)
@@ -163,21 +186,92 @@ def _load_given(
 def _start(
     given: str, config: RunConfig, runs_dir: Path, data_dir: PathLike | None, observer: Observer
 ) -> Run:
-    resolved = dump_config(config).encode()
-    experiment = build_experiment(config, _hash(resolved), data_dir=data_dir, observer=observer)
+    experiment = build_experiment(config, dump_config(config), data_dir=data_dir, observer=observer)
     progress = Progress(jsonl_bytes=len(NEW_FILES["metrics.jsonl"]), csv_bytes=len(NEW_FILES["metrics.csv"]))
-    environment = describe_environment(experiment.backend, config.engine.dtype)
+    return _begin(given, experiment, progress, {}, runs_dir, observer)
+
+
+def _begin(
+    given: str,
+    experiment: Experiment,
+    progress: Progress,
+    more: Mapping[str, bytes],
+    runs_dir: Path,
+    observer: Observer,
+) -> Run:
+    """Train in a new run directory, which has `more` files, or others than a new run has."""
+    environment = describe_environment(experiment.backend, experiment.config.engine.dtype)
     files: dict[str, bytes | bytearray] = {
         "config.yaml": given.encode(),
-        "resolved.yaml": resolved,
+        "resolved.yaml": experiment.resolved.encode(),
         "env.json": json.dumps(environment, indent=2).encode(),
         f"checkpoints/{LAST}": experiment.capture(progress).pack(),
         **NEW_FILES,
+        **more,
     }
-    with noting_signals() as stop, RunDirectory.create(runs_dir, config.name, files) as run:
+    with noting_signals() as stop, RunDirectory.create(runs_dir, experiment.config.name, files) as run:
         files.clear()  # a copy of the state is among them
         Solver(run, experiment, progress, observer=observer, stop=stop).run()
     return Run.read(run.path)
+
+
+def _fork(
+    path: Path,
+    name: str,
+    overrides: Iterable[str],
+    runs_dir: Path,
+    data_dir: PathLike | None,
+    observer: Observer,
+) -> Run:
+    """A new run that begins where a checkpoint stands, with the metrics up to there."""
+    source = RunDirectory(path)
+    checkpoint = load_named_checkpoint(source.checkpoints, name, observer.on_warning)
+    progress = replace(checkpoint.metadata.progress, ended_by=None)
+    config = load_config(path / "resolved.yaml", overrides)
+    experiment = _restore(config, dump_config(config), checkpoint, data_dir, observer)
+    steps = experiment.batches.steps_per_epoch // config.solver.accumulate
+    steps += experiment.batches.steps_per_epoch % config.solver.accumulate > 0
+    if progress.step != progress.epoch * steps + progress.position:
+        raise ConfigError(
+            f"fork: an epoch would have {steps} steps, which does not fit step {progress.step} in epoch "
+            f"{progress.epoch + 1}; keep data, batch_size and accumulate as they were"
+        )
+    if progress.epoch >= config.solver.epochs:
+        raise ConfigError(
+            f"fork: {checkpoint.origin} has done all {config.solver.epochs} epochs; "
+            "give more with -o solver.epochs=..."
+        )
+    origin = {"run": os.fspath(path), "checkpoint": name, "step": progress.step}
+    files = {
+        "origin.json": json.dumps(origin).encode(),
+        "metrics.jsonl": source.read_text("metrics.jsonl").encode()[: progress.jsonl_bytes],
+        "metrics.csv": source.read_text("metrics.csv").encode()[: progress.csv_bytes],
+    }
+    best = source.checkpoints / BEST
+    if progress.best is not None and best.exists():
+        kept = load_checkpoint(best)
+        if kept.metadata.progress.step <= progress.step:
+            files[f"checkpoints/{BEST}"] = best.read_bytes()
+        else:  # the best of before that was written over
+            progress = replace(progress, best=None, bad_epochs=0)
+    return _begin(source.read_text("config.yaml"), experiment, progress, files, runs_dir, observer)
+
+
+def _refuse_changes(path: Path, overrides: Iterable[str]) -> None:
+    """A run that goes on in place keeps its configuration; overrides that change nothing are let pass."""
+    overrides = tuple(overrides)
+    if not overrides:
+        return
+    before, after = (load_config(path / "resolved.yaml", more) for more in ((), overrides))
+    if changes := compare_configs(before, after):
+        raise ConfigError(
+            f"resume: {_describe_changes(changes)}; a run goes on as it began: "
+            "leave that out, or add --fork to go on in a new run"
+        )
+
+
+def _describe_changes(changes: Sequence[tuple[str, Any, Any]]) -> str:
+    return ", ".join(f"{key} is {before} and would be {after}" for key, before, after in changes)
 
 
 def _resume(path: Path, data_dir: PathLike | None, observer: Observer) -> Run:
@@ -206,12 +300,28 @@ def _rebuild(
 ) -> Experiment:
     """The run's experiment in the state of a checkpoint."""
     path = run.path / "resolved.yaml"
-    config_hash = _hash(run.read_text("resolved.yaml").encode())
-    if config_hash != checkpoint.metadata.config_hash:
-        raise ConfigError(f"{path}: changed after the run began; put it back, or start a new run from it")
+    resolved, config = run.read_text("resolved.yaml"), load_config(path)
+    if resolved != checkpoint.metadata.config:
+        changes = compare_configs(config_from_text(checkpoint.metadata.config), config)
+        what = ", ".join(f"{key} was {before} and is {after}" for key, before, after in changes)
+        raise ConfigError(
+            f"{path}: changed after the run began ({what or 'in its wording'}); put it back, "
+            "or go on in a new run with --fork"
+        )
+    return _restore(config, resolved, checkpoint, data_dir, observer)
+
+
+def _restore(
+    config: RunConfig,
+    resolved: str,
+    checkpoint: Checkpoint,
+    data_dir: PathLike | None,
+    observer: Observer,
+) -> Experiment:
+    """An experiment in the state of a checkpoint, which has to be of the same network."""
     normalizer = Normalizer(checkpoint.scale, checkpoint.shift)
     experiment = build_experiment(
-        load_config(path), config_hash, normalizer=normalizer, data_dir=data_dir, observer=observer
+        config, resolved, normalizer=normalizer, data_dir=data_dir, observer=observer
     )
     experiment.restore(checkpoint)
     return experiment
@@ -220,7 +330,3 @@ def _rebuild(
 def _check_word(field: str, word: str, known: Collection[str]) -> None:
     if word not in known:
         raise ConfigError(f"{field}: {word!r} is not known; {describe_alternatives(word, known)}")
-
-
-def _hash(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()

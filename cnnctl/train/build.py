@@ -77,7 +77,7 @@ SCHEDULES: dict[str, Any] = {
 
 def build_experiment(
     config: RunConfig,
-    config_hash: str,
+    resolved: str,
     *,
     normalizer: Normalizer | None = None,
     data_dir: str | os.PathLike[str] | None,
@@ -127,7 +127,7 @@ def build_experiment(
     )
     backend = build_backend(engine)
     plan = build_plan(solver, network, batches.batch_size, backend)
-    return Experiment(config, config_hash, data_dir, splits, normalizer, batches, network, backend, plan)
+    return Experiment(config, resolved, data_dir, splits, normalizer, batches, network, backend, plan)
 
 
 def build_augment(settings: AugmentConfig) -> Augment:

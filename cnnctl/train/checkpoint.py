@@ -23,7 +23,7 @@ from safetensors.numpy import load as unpack_tensors
 from safetensors.numpy import save as pack_tensors
 
 from cnnctl.backends.specs import Array
-from cnnctl.errors import CheckpointError
+from cnnctl.errors import CheckpointError, describe_alternatives
 from cnnctl.optim import PlateauState
 from cnnctl.train.atomic import reporting_os_errors, write_atomically
 
@@ -69,7 +69,7 @@ class Metadata(BaseModel):
     """What a checkpoint says besides its tensors.
 
     Attributes:
-        config_hash: SHA-256 of resolved.yaml.
+        config: the text of resolved.yaml.
         seed: the engine's seed; with the epoch it gives the order of the images.
         engine: what bit-for-bit equality rests on: build, instruction set, backend, dtype.
     """
@@ -79,7 +79,7 @@ class Metadata(BaseModel):
     sha256: str = _ZEROS.decode()  # first, so that the digest always lies at one place
     format: Literal[2] = 2
     progress: Progress
-    config_hash: str
+    config: str
     seed: int
     engine: dict[str, str]
 
@@ -195,6 +195,17 @@ def load_last_checkpoint(directory: Path, warn: Callable[[str], None]) -> Checkp
             raise CheckpointError(f"{error}; {second}") from error
         warn(f"{error}; taking the generation before it, of step {older.metadata.progress.step}")
         return older
+
+
+def load_named_checkpoint(directory: Path, name: str, warn: Callable[[str], None]) -> Checkpoint:
+    """That of a name without its ending: "last", "best", or one that was kept."""
+    if name == LAST.partition(".")[0]:
+        return load_last_checkpoint(directory, warn)
+    path = directory / f"{name}.safetensors"
+    known = sorted(file.name.removesuffix(".safetensors") for file in directory.glob("*.safetensors"))
+    if name not in known:
+        raise CheckpointError(f"checkpoint: {name!r} is not known; {describe_alternatives(name, known)}")
+    return load_checkpoint(path)
 
 
 def _compute_digest(content: bytes | bytearray) -> bytes:

@@ -22,7 +22,7 @@ class Experiment:
     """Everything that one configuration stands for.
 
     Attributes:
-        config_hash: SHA-256 of the resolved configuration's text.
+        resolved: the configuration as text, with everything filled in.
         data_dir: where data sets were asked to be looked for first.
         splits: the images; the validation split may be empty.
         batches: the training split in its reproducible order.
@@ -30,7 +30,7 @@ class Experiment:
     """
 
     config: RunConfig
-    config_hash: str
+    resolved: str
     data_dir: str | os.PathLike[str] | None
     splits: Splits
     normalizer: Normalizer
@@ -48,7 +48,7 @@ class Experiment:
         """The state between two steps."""
         metadata = Metadata(
             progress=replace(progress),
-            config_hash=self.config_hash,
+            config=self.resolved,
             seed=self.config.engine.seed,
             engine=describe_engine(self.backend, self.config.engine.dtype),
         )

@@ -137,7 +137,9 @@ class TestOptions:
             (["--name", "a/b"], "name: 'a/b' is not usable"),
             (["-o", "solver.epoch=1"], "did you mean epochs?"),
             (["-o", "solver.epochs"], "not key=value"),
-            (["--resume", "latest"], "a run goes on with its own configuration"),
+            (["--resume", "latest"], "is not usable with resume: a run has its own; leave it out"),
+            (["--fork"], "fork: there is no run to go on from; give one to resume"),
+            (["--checkpoint", "best"], "--checkpoint best: only a fork begins there; add --fork"),
         ],
     )
     def test_a_wrong_one_is_one_line_and_makes_nothing(self, train, config, tmp_path, args, line):

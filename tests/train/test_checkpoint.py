@@ -27,7 +27,7 @@ PROGRESS = Progress(step=7, epoch=1, position=3, loss_sum=0.1 + 0.2, correct=5, 
 def make_checkpoint(progress=PROGRESS):
     weight = np.arange(6, dtype=np.float32).reshape(2, 3) / 7
     return Checkpoint(
-        Metadata(progress=progress, config_hash="ab" * 32, seed=231, engine={"backend": "naive"}),
+        Metadata(progress=progress, config="name: x\n", seed=231, engine={"backend": "naive"}),
         params={"linear1.weight": weight, "linear1.bias": np.array([0, -0.0], np.float32)},
         statistics={"batchnorm1.running_mean": np.full(2, 0.5, np.float32)},
         slots={"m/linear1.weight": weight.T.copy().T, "v/linear1.weight": weight**2},
@@ -235,4 +235,4 @@ class TestGenerations:
 def test_the_header_is_plain_json(content):
     (length,) = struct.unpack("<Q", content[:8])
     metadata = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["cnnctl"])
-    assert list(metadata) == ["sha256", "format", "progress", "config_hash", "seed", "engine"]
+    assert list(metadata) == ["sha256", "format", "progress", "config", "seed", "engine"]

@@ -233,8 +233,76 @@ class TestFinished:
         assert train(resume=first.path) == first
         assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
 
-    @pytest.mark.parametrize("changes", [{"overrides": ["solver.epochs=9"]}, {"config": {}}])
-    def test_a_resumed_run_keeps_its_configuration(self, config, runs_dir, changes):
+    def test_a_resumed_run_keeps_its_configuration(self, config, runs_dir):
+        first = train(config, runs_dir=runs_dir)
+        with pytest.raises(ConfigError, match="is not usable with resume: a run has its own"):
+            train({}, resume=first.path)
+        line = (
+            r"^resume: solver\.epochs is 3 and would be 9, engine\.seed is 231 and would be 1; a run goes on"
+        )
+        with pytest.raises(ConfigError, match=line):
+            train(resume=first.path, overrides=["solver.epochs=9", "engine.seed=1"])
+        assert train(resume=first.path, overrides=["solver.epochs=3"]) == first
+
+    def test_an_edited_configuration_is_told(self, config, runs_dir, signal_at):
+        signal_at(4)
+        with pytest.raises(Interrupted):
+            train(config, runs_dir=runs_dir)
+        (path,) = runs_dir.iterdir()
+        file = path / "resolved.yaml"
+        file.write_text(file.read_text().replace("epochs: 3", "epochs: 5"))
+        with pytest.raises(
+            ConfigError, match=r"resolved\.yaml: changed .* \(solver\.epochs was 3 and is 5\)"
+        ):
+            train(resume=path)
+
+
+class TestForks:
+    """On in a new run, from any checkpoint; the old run stays as it is."""
+
+    def test_more_epochs_end_as_if_they_had_been_asked_for_at_first(self, config, runs_dir, tmp_path):
+        """The learning rate being constant."""
+        whole = train(config | {"solver": config["solver"] | {"epochs": 5}}, runs_dir=tmp_path / "whole")
+        first = train(config, runs_dir=runs_dir)
+        before = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
+        forked = train(resume=first.path, fork=True, overrides=["solver.epochs=5"], runs_dir=runs_dir)
+        assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
+        assert forked.path != first.path
+        assert (forked.steps, forked.test) == (whole.steps, whole.test)
+        for name in ("metrics.jsonl", "metrics.csv"):
+            assert (forked.path / name).read_bytes() == (whole.path / name).read_bytes()
+        origin = json.loads((forked.path / "origin.json").read_text())
+        assert origin == {"run": str(first.path), "checkpoint": "last", "step": first.steps}
+
+    def test_from_one_that_was_kept(self, config, runs_dir):
+        config["solver"]["checkpoints"] = {"steps": 4, "keep": 9}
+        first = train(config, runs_dir=runs_dir)
+        settings = {"fork": True, "checkpoint": "step-00000012", "runs_dir": runs_dir}
+        same = train(resume=first.path, **settings)
+        assert (same.steps, same.test) == (first.steps, first.test)
+        assert (same.path / "metrics.jsonl").read_bytes() == (first.path / "metrics.jsonl").read_bytes()
+        other = train(resume=first.path, overrides=["solver.optimizer.adam.lr=0.05"], **settings)
+        assert other.test != first.test
+
+    @pytest.mark.parametrize(
+        ("settings", "line"),
+        [
+            ({}, "has done all 3 epochs; give more with -o solver.epochs=..."),
+            ({"checkpoint": "lst"}, "checkpoint: 'lst' is not known; did you mean last?"),
+            ({"overrides": ["solver.epochs=5", "solver.batch_size=9"]}, "fork: an epoch would have 8 steps"),
+            (
+                {"overrides": ["solver.epochs=5", "network.layers=[{linear: 4}]"]},
+                "conv1.bias belongs to another",
+            ),
+        ],
+    )
+    def test_what_cannot_be(self, config, runs_dir, settings, line):
         path = train(config, runs_dir=runs_dir).path
-        with pytest.raises(ConfigError, match="its own configuration"):
-            train(resume=path, **changes)
+        with pytest.raises((ConfigError, CheckpointError)) as caught:
+            train(resume=path, fork=True, runs_dir=runs_dir, **settings)
+        assert line in str(caught.value)
+        assert list(runs_dir.iterdir()) == [path]
+
+    def test_there_has_to_be_a_run(self, config):
+        with pytest.raises(ConfigError, match="fork: there is no run to go on from"):
+            train(config, fork=True)
