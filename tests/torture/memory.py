@@ -7,7 +7,7 @@ as they were. Run with kernels built by `make sanitize`, every stray access ends
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.specs import Array, Pool, Sandwich
 from tests.array_forms import FORMS
 from tests.torture import truth
 from tests.torture.arithmetic import count_case, create_engine, run_conv
@@ -22,7 +22,7 @@ def check_forms(seed: int, number: int, tally: Tally) -> None:
     forms = [str(form) for form in rng.choice(list(FORMS), 4)]
     shapes = [case.x_shape, case.w_shape, (case.F,), case.conv_shape]
     if case.operation == "sandwich":
-        shapes = [case.x_shape]
+        shapes[-1] = case.pool_shape(case.conv_shape)
     elif case.pool:
         shapes = [case.x_shape, case.pool_shape(case.x_shape)]
     arrays = [draw(rng, shape, True).astype(case.dtype) for shape in shapes]
@@ -68,10 +68,29 @@ def _check_answer(backend: Backend, case: Case, arrays: list[Array]) -> Array:
         check_equal(label, "y", np.rint(144 * found), np.rint(144 * y), case.dtype)
         backend.avgpool_backward(arrays[1], case.x_shape, case.pool)
         return y
-    return _check_other(backend, label, case, arrays[0])
+    _check_sandwich(backend, label, case, arrays)
+    return _check_other(backend, label, arrays[0])
 
 
-def _check_other(backend: Backend, label: str, case: Case, x: Array) -> Array:
+def _check_sandwich(backend: Backend, label: str, case: Case, arrays: list[Array]) -> None:
+    """Convolution with what is fused behind it: the same answers as for plain copies."""
+    assert case.pool is not None
+    sandwich = Sandwich(case.window, case.groups, activation="relu", pool=Pool("max", case.pool))
+
+    def run(x: Array, w: Array, b: Array, dy: Array) -> dict[str, Array | None]:
+        outputs = backend.conv_sandwich_forward(x, w, b, sandwich)
+        gradients = backend.conv_sandwich_backward(dy, x, w, outputs, sandwich)
+        inferred = backend.conv_sandwich_inference(x, w, b, sandwich)
+        return {"y": outputs.y, "index": outputs.index, "inferred y": inferred, **gradients._asdict()}
+
+    found, wanted = run(*arrays), run(*(np.array(array, order="C") for array in arrays))
+    for name, actual in found.items():
+        right = wanted[name]
+        if actual is not None and right is not None:
+            check_equal(label, name, actual, right)
+
+
+def _check_other(backend: Backend, label: str, x: Array) -> Array:
     """Norms, activations and dropout: the same answer as for a plain copy."""
     copy = np.array(x, order="C")
     gamma = np.full(x.shape[1], 2, x.dtype)
@@ -114,7 +133,7 @@ def _call(backend: Backend, case: Case, arrays: list[Array]) -> None:
         case "conv" | "linear":
             run_conv(backend, case, *arrays)
         case "sandwich":
-            backend.lrn_forward(arrays[0], 5, 0.1, 0.75, 1.0)
+            _check_sandwich(backend, "", case, arrays)
         case "maxpool":
             assert case.pool is not None
             _, index = backend.maxpool_forward(arrays[0], case.pool)
