@@ -32,7 +32,7 @@ MOST_BYTES = 1 << 20
 def check_sizes(seed: int, number: int, tally: Tally) -> None:
     """Extents around 2^31, 2^32 and 2^63, and below 1: refused, or their memory counted without overflow."""
     rng = np.random.default_rng([seed, number])
-    check = [_check_refusal, _check_planning, _check_bad_extents][number % 3]
+    check = [_check_refusal, _check_planning, _check_bad_extents, _check_many_taps][number % 4]
     check(rng, tally)
     tally.counts["cases"] += 1
 
@@ -108,6 +108,26 @@ def _check_planning(rng: np.random.Generator, tally: Tally) -> None:
     if scratch != sorted(scratch) or scratch[0] < 0 or scratch[-1] > 2**62:
         raise Mismatch(f"{name}: {(C, H, W)}: scratch for 1, 2, 64, 1024 images: {scratch}")
     tally.counts[f"planned {name}"] += 1
+
+
+def _check_many_taps(rng: np.random.Generator, tally: Tally) -> None:
+    """Windows of about 2^15 or 2^16 taps: the winner is found wherever it is, or the window refused."""
+    KH = int(2 ** rng.uniform(0, 16))
+    KW = max(int(rng.choice([2**15, 2**16])) // KH + int(rng.integers(-1, 2)), 1)
+    backend, window = create_engine("fast"), Window.create((KH, KW))
+    x, winner = np.zeros((1, 1, KH, KW), np.float32), int(rng.choice([KH * KW - 1, rng.integers(KH * KW)]))
+    x.flat[winner] = 1
+    try:
+        y, index = backend.maxpool_forward(x, window)
+        dx = backend.maxpool_backward(y, index, (1, 1, KH, KW), window)
+    except CnnctlError:
+        if KH * KW < 2**16:
+            raise
+        tally.counts["taps refused"] += 1
+        return
+    check_equal(backend.name, "winner", np.array(int(index.item())), np.array(winner))
+    check_equal(backend.name, "dx", dx, x)
+    tally.counts["taps"] += 1
 
 
 def _check_bad_extents(rng: np.random.Generator, tally: Tally) -> None:
