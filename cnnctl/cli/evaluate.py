@@ -3,15 +3,23 @@
 Shows what the evaluation found; computes nothing and changes no weight.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.train import Watcher, show_run
+from cnnctl.cli.train import Watcher, describe_run
+
+if TYPE_CHECKING:
+    from cnnctl.train.api import Examination
+    from cnnctl.train.evaluate import Evaluation
+    from cnnctl.train.scores import Details
+
+WORST = 5
+"""So many classes are shown in the table; `--json` has all."""
 
 
 @click.command("eval")
@@ -29,22 +37,84 @@ from cnnctl.cli.train import Watcher, show_run
 def evaluate(
     run: str, runs_dir: str, checkpoint: Literal["last", "best"], data_dir: str | None, as_json: bool
 ) -> None:
-    """Score the network of RUN: a run's path, its name, or the start of it, or 'latest'."""
+    """Score the network of RUN: a run's path, its name, or the start of it, or 'latest'.
+
+    Tells loss, accuracy and, with more than five classes, top-5 accuracy of each split; then the
+    classes it is worst at, by F1. All figures, the confusion matrix too, go into
+    eval/CHECKPOINT.json of the run, and its most confident mistakes into a picture beside it.
+    """
     from cnnctl.train import api
     from cnnctl.train.run_directory import find_run
 
     found = api.Run.read(find_run(run, Path(runs_dir)))
     started = perf_counter()
     with Watcher() as watcher:
-        evaluation = api.evaluate(found, checkpoint=checkpoint, data_dir=data_dir, observer=watcher)
-    scored = replace(
-        found,
-        steps=evaluation.step,
-        seconds=perf_counter() - started,
-        train=evaluation.train,
-        validation=evaluation.validation,
-        test=evaluation.test,
-    )
+        examination = api.examine(found, checkpoint=checkpoint, data_dir=data_dir, observer=watcher)
+    evaluation = examination.evaluation
+    picture = _draw_mistakes(examination, found.path / "eval" / f"{checkpoint}-mistakes.png")
     if found.status != "finished":
         display.warn(f"the run is {found.status}; these are its weights after step {evaluation.step}")
-    show_run("eval", scored, as_json)
+    if as_json:
+        scored = replace(
+            found,
+            steps=evaluation.step,
+            seconds=perf_counter() - started,
+            train=evaluation.train,
+            validation=evaluation.validation,
+            test=evaluation.test,
+        )
+        details = {split: asdict(found) for split, found in evaluation.details.items()}
+        document = {**describe_run("eval", scored), "checkpoint": checkpoint, "details": details}
+        display.print_json({**document, "mistakes_picture": picture and str(picture)})
+        return
+    _print_scores(evaluation)
+    _print_worst_classes(evaluation)
+    if picture:
+        display.print_text(f"most confident mistakes: {picture}")
+    display.print_text(str(found.path))
+
+
+def _choose_split(details: "dict[str, Details]") -> str:
+    """The one that says most about new images."""
+    return next(name for name in ("test", "validation", "train") if name in details)
+
+
+def _draw_mistakes(examination: "Examination", path: Path) -> Path | None:
+    """None without mistakes; a picture of older ones goes then."""
+    from cnnctl.plot.mistakes import draw_mistakes
+
+    details = examination.evaluation.details
+    split = _choose_split(details)
+    if not details[split].mistakes:
+        path.unlink(missing_ok=True)
+        return None
+    draw_mistakes(examination.pixels[split], details[split].mistakes, path)
+    return path
+
+
+def _print_scores(evaluation: "Evaluation") -> None:
+    """As after training, with top-5 accuracy where there are more classes than that."""
+    rows = []
+    for name, scores in evaluation.scores.items():
+        top5 = evaluation.details[name].top5
+        shares = [f"{100 * share:.2f} %" for share in (scores.accuracy, top5) if share is not None]
+        rows.append((name, f"{scores.loss:.4f}", *shares, f"{scores.images:,}"))
+    top5_column = ["top-5"] if len(rows[0]) == 5 else []
+    display.print_table("", ("split", "loss", "accuracy", *top5_column, "images"), rows)
+
+
+def _print_worst_classes(evaluation: "Evaluation") -> None:
+    def show(share: float | None) -> str | None:
+        return None if share is None else f"{100 * share:.1f} %"
+
+    split = _choose_split(evaluation.details)
+    details = evaluation.details[split]
+    rows = []
+    for found in details.weakest[:WORST]:
+        rival = details.find_rival(found.name)
+        taken_for = rival and f"{rival[0]} ({rival[1]:,})"
+        figures = (show(found.precision), show(found.recall), show(found.f1))
+        rows.append((found.name, f"{found.images:,}", *figures, taken_for))
+    display.print_text("")
+    columns = (f"{split} class", "images", "precision", "recall", "F1", "most often taken for")
+    display.print_table(f"the worst classes by F1, of {len(details.classes):,}", columns, rows)

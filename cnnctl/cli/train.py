@@ -114,20 +114,15 @@ def train(
             raise
     if watcher.run is None:
         display.note(f"{run.path} is finished already")
-    show_run("train", run, as_json)
-
-
-def show_run(command: str, run: "Run", as_json: bool) -> None:
-    """What `train` and `eval` end with: one document, or a table and the run's path."""
     if as_json:
-        display.print_json(describe_run(command, run))
+        display.print_json(describe_run("train", run))
     else:
         print_scores(run)
         display.print_text(str(run.path))
 
 
 def describe_run(command: str, run: "Run") -> dict[str, Any]:
-    """The JSON document of `train` and `eval`."""
+    """The JSON document of `train`, and what that of `eval` begins with."""
     scores = {name: getattr(run, name) for name in SPLITS}
     return {
         "schema": 1,

@@ -185,6 +185,12 @@ class Plan:
         self._run_forward(x, training=False)
         return StepResult(*self._loss.forward(len(x), labels))
 
+    def examine(self, x: Array | RawImages, labels: Array) -> tuple[StepResult, Array]:
+        """What `evaluate` and `predict` give, from one forward pass."""
+        labels = self._check_labels(x, labels)
+        scores = self.predict(x)  # first, as a loss may write over them
+        return StepResult(*self._loss.forward(len(x), labels)), scores
+
     def predict(self, x: Array | RawImages) -> Array:
         """Scores (n, *output_shape) of one batch, as a new array."""
         self._run_forward(x, training=False)

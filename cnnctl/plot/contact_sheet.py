@@ -33,7 +33,7 @@ def draw_contact_sheet(split: Split, classes: Sequence[str], path: Path, count: 
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(FONT_SIZE)
-    labels = [_shorten(name) for name in classes]
+    labels = [shorten_name(name) for name in classes]
     margin = 2 * GAP + round(max(font.getlength(label) for label in labels))
     H, W = split.images.shape[2:]
     zoom = -(-MIN_SIDE // min(H, W)) if min(H, W) < MIN_SIDE else 1
@@ -48,12 +48,12 @@ def draw_contact_sheet(split: Split, classes: Sequence[str], path: Path, count: 
     sheet = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     chosen = [np.flatnonzero(split.labels == label)[:count] for label in range(len(classes))]
-    lowest, highest = _find_range(split.images[np.concatenate(chosen)])
+    lowest, highest = find_range(split.images[np.concatenate(chosen)])
     for row, (label, numbers) in enumerate(zip(labels, chosen, strict=True)):
         top = GAP + row * step_y
         draw.text((GAP, top + H * zoom // 2), label, INK, font, anchor="lm")
         for column, number in enumerate(numbers):
-            pixels = _to_rgb(split.images[number], lowest, highest)
+            pixels = convert_to_rgb(split.images[number], lowest, highest)
             thumbnail = Image.fromarray(pixels).resize((W * zoom, H * zoom), Image.Resampling.NEAREST)
             sheet.paste(thumbnail, (margin + column * step_x, top))
     stream = BytesIO()
@@ -61,20 +61,20 @@ def draw_contact_sheet(split: Split, classes: Sequence[str], path: Path, count: 
     write_atomically(path, stream.getvalue())
 
 
-def _shorten(name: str) -> str:
+def shorten_name(name: str) -> str:
     """A class's name on one line that the font can set."""
     printable = "".join(character if character.isprintable() else "?" for character in name)
     return printable if len(printable) <= LABEL_CHARACTERS else f"{printable[: LABEL_CHARACTERS - 3]}..."
 
 
-def _find_range(images: Array) -> tuple[float, float]:
+def find_range(images: Array) -> tuple[float, float]:
     """What is to be black and what white."""
     if images.dtype == np.uint8:
         return 0, 255
     return float(images.min()), float(images.max())
 
 
-def _to_rgb(image: Array, lowest: float, highest: float) -> Array:
+def convert_to_rgb(image: Array, lowest: float, highest: float) -> Array:
     """(C, H, W) -> (H, W, 3) uint8."""
     levels = (image.astype(np.float64) - lowest) * (255 / ((highest - lowest) or 1.0))
     rounded = np.rint(levels).astype(np.uint8)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cnnctl.backends.specs import Array
 from cnnctl.config import (
     RunConfig,
     compare_configs,
@@ -41,11 +42,25 @@ from cnnctl.train.experiment import SPLITS, Experiment
 from cnnctl.train.metrics import NEW_FILES, TimingFile
 from cnnctl.train.observer import Observer, Scores
 from cnnctl.train.run_directory import RunDirectory, find_run
+from cnnctl.train.scores import Tally
 from cnnctl.train.signals import noting_signals
 from cnnctl.train.solver import Solver
 
 PathLike = str | os.PathLike[str]
 CHECKPOINTS = ("last", "best")
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """An evaluation, and what the mistakes look like that its details name.
+
+    Attributes:
+        pixels: split -> (n, C, H, W), the images of its mistakes in their order, as the data set
+            has them.
+    """
+
+    evaluation: Evaluation
+    pixels: Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -148,11 +163,29 @@ def evaluate(
     data_dir: PathLike | None = None,
     observer: Observer | None = None,
 ) -> Evaluation:
+    """Score a checkpoint of a run on whole splits: see `examine`, of which this is the evaluation."""
+    examination = examine(
+        run, checkpoint=checkpoint, splits=splits, runs_dir=runs_dir, data_dir=data_dir, observer=observer
+    )
+    return examination.evaluation
+
+
+def examine(
+    run: PathLike | Run,
+    *,
+    checkpoint: Literal["last", "best"] = "last",
+    splits: Iterable[str] = SPLITS,
+    runs_dir: PathLike = "runs",
+    data_dir: PathLike | None = None,
+    observer: Observer | None = None,
+) -> Examination:
     """Score a checkpoint of a run on whole splits, and write that to its `eval/<checkpoint>.json`.
 
-    `run` is a `Run`, a run's directory, its name, or "latest". `observer` hears warnings: of a
-    damaged last checkpoint, say, in whose place the one before it is scored. Raises RunError when
-    there is no such run, CheckpointError when its checkpoints are missing or damaged.
+    Besides loss and accuracy that has top-5 accuracy, a confusion matrix, figures for each class, and
+    the most confident mistakes. `run` is a `Run`, a run's directory, its name, or "latest". `observer`
+    hears warnings: of a damaged last checkpoint, say, in whose place the one before it is scored.
+    Raises RunError when there is no such run, CheckpointError when its checkpoints are missing or
+    damaged.
     """
     splits, observer = tuple(splits), observer or Observer()
     _check_word("checkpoint", checkpoint, CHECKPOINTS)
@@ -165,10 +198,17 @@ def evaluate(
     else:
         loaded = load_checkpoint(directory.checkpoints / BEST)
     experiment = _rebuild(directory, loaded, data_dir, observer)
-    scores = {name: evaluate_split(experiment, name) for name in splits}
-    evaluation = Evaluation(step=loaded.metadata.progress.step, **scores)
+    tallies = {name: Tally(experiment.network.loss.kind) for name in splits}
+    scores = {name: evaluate_split(experiment, name, tally=tally) for name, tally in tallies.items()}
+    details = {name: tallies[name].summarize(experiment.classes) for name in splits if scores[name]}
+    facts = {"step": loaded.metadata.progress.step, **scores, "details": details}
+    evaluation = Evaluation.model_validate(facts)
     write_evaluation(directory, checkpoint, evaluation)
-    return evaluation
+    pixels = {
+        name: experiment.get_split(name).images[[mistake.image for mistake in found.mistakes]]
+        for name, found in details.items()
+    }
+    return Examination(evaluation, pixels)
 
 
 def _load_given(

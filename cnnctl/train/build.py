@@ -127,7 +127,18 @@ def build_experiment(
     )
     backend = build_backend(engine)
     plan = build_plan(solver, network, batches.batch_size, backend)
-    return Experiment(config, resolved, data_dir, splits, normalizer, batches, network, backend, plan)
+    return Experiment(
+        config=config,
+        resolved=resolved,
+        data_dir=data_dir,
+        classes=dataset.classes,
+        splits=splits,
+        normalizer=normalizer,
+        batches=batches,
+        network=network,
+        backend=backend,
+        plan=plan,
+    )
 
 
 def build_augment(settings: AugmentConfig) -> Augment:

@@ -1,34 +1,40 @@
 """Evaluation: how well the weights of a checkpoint do on whole splits.
 
-Forward passes only, through the same plan that trains. Changes no weight and no
+One forward pass a split, through the same plan that trains. Changes no weight and no
 checkpoint; what it finds goes to `eval/<checkpoint>.json`.
 """
 
 from collections.abc import Callable
 from math import isfinite
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from cnnctl.data import iterate_batches
 from cnnctl.errors import Diverged, RunError
 from cnnctl.train.experiment import SPLITS, Experiment
 from cnnctl.train.observer import Scores
 from cnnctl.train.run_directory import RunDirectory
+from cnnctl.train.scores import Details, Tally
 
 
 class Evaluation(BaseModel):
     """The scores of one checkpoint's weights; None for a split that is empty or was not asked for.
 
     Attributes:
+        version: of the file; 1 had no details.
         step: the step after which the weights were so.
+        details: split -> more about it; what training writes at its end has none.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
+    version: Literal[1, 2] = Field(default=2, alias="schema")
     step: NonNegativeInt
     train: Scores | None = None
     validation: Scores | None = None
     test: Scores | None = None
+    details: dict[str, Details] = Field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, Scores]:
@@ -38,11 +44,15 @@ class Evaluation(BaseModel):
 
 
 def evaluate_split(
-    experiment: Experiment, name: str, between: Callable[[], None] | None = None
+    experiment: Experiment,
+    name: str,
+    between: Callable[[], None] | None = None,
+    tally: Tally | None = None,
 ) -> Scores | None:
     """Scores of the plan's weights on one of SPLITS, None when it is empty.
 
-    `between` is called after each batch. Raises Diverged when the loss is not finite.
+    `between` is called after each batch, and `tally` takes in what the network answered. Raises
+    Diverged when the loss is not finite.
     """
     split = experiment.get_split(name)
     if not len(split):
@@ -50,7 +60,11 @@ def evaluate_split(
     loss_sum, correct = 0.0, 0
     dtype, batch_size = experiment.config.engine.dtype, experiment.batches.batch_size
     for batch in iterate_batches(split, experiment.normalizer, batch_size, dtype):
-        result = experiment.plan.evaluate(batch, batch.labels)
+        if tally:
+            result, scores = experiment.plan.examine(batch, batch.labels)
+            tally.add(scores, batch.labels)
+        else:
+            result = experiment.plan.evaluate(batch, batch.labels)
         loss_sum += result.loss * len(batch)
         correct += result.correct
         if between:
@@ -62,7 +76,8 @@ def evaluate_split(
 
 def write_evaluation(run: RunDirectory, checkpoint: str, evaluation: Evaluation) -> None:
     """Replace `eval/<checkpoint>.json`."""
-    document = {"schema": 1, "checkpoint": checkpoint, **evaluation.model_dump()}
+    facts = evaluation.model_dump(by_alias=True)
+    document = {"schema": facts.pop("schema"), "checkpoint": checkpoint, **facts}
     run.write_json(f"eval/{checkpoint}.json", document)
 
 

@@ -24,6 +24,7 @@ class Experiment:
     Attributes:
         resolved: the configuration as text, with everything filled in.
         data_dir: where data sets were asked to be looked for first.
+        classes: the name of class k at position k.
         splits: the images; the validation split may be empty.
         batches: the training split in its reproducible order.
         plan: owns the parameters; those of `network` are where they started.
@@ -32,6 +33,7 @@ class Experiment:
     config: RunConfig
     resolved: str
     data_dir: str | os.PathLike[str] | None
+    classes: tuple[str, ...]
     splits: Splits
     normalizer: Normalizer
     batches: Batches

@@ -119,7 +119,8 @@ class Solver:
             self._end_epoch()
         if progress.ended_by == "early_stopping":
             self._restore_best()
-        evaluation = Evaluation(step=progress.step, **{name: self._score(name) for name in SPLITS})
+        scores = {name: self._score(name) for name in SPLITS}
+        evaluation = Evaluation.model_validate({"step": progress.step, **scores})
         write_evaluation(self._run, "last", evaluation)
         return evaluation
 

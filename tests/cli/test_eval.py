@@ -1,11 +1,14 @@
-"""`cnnctl eval`: the scores of a run's checkpoint, as a table or one document."""
+"""`cnnctl eval`: the scores of a checkpoint, as tables or one document, and its mistakes as a picture."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from cnnctl.train.api import train
+from cnnctl.train import scores
+from cnnctl.train.api import Run, train
 
 
 @pytest.fixture
@@ -48,20 +51,85 @@ def test_repeats_what_training_reported(evaluate, run, name):
         "train",
         "validation",
         "test",
+        "checkpoint",
+        "details",
+        "mistakes_picture",
     ]
     assert (document["schema"], document["command"], document["run"]) == (1, "eval", str(run.path))
     assert (document["status"], document["steps"]) == ("finished", 10)
     for split in ("train", "validation", "test"):
-        scores = getattr(run, split)
-        assert document[split] == {"loss": scores.loss, "accuracy": scores.accuracy}
+        found = getattr(run, split)
+        assert document[split] == {"loss": found.loss, "accuracy": found.accuracy}
 
 
-def test_a_table_and_the_path(evaluate, run):
+def test_two_tables_and_the_paths(evaluate, run):
     code, out, _ = evaluate("latest")
-    lines = out.splitlines()
+    scores, classes = (part.splitlines() for part in out.split("\n\n"))
     assert code == 0
-    assert [line.split()[0] for line in lines[:-1]] == ["split", "train", "validation", "test"]
-    assert lines[-1] == str(run.path)
+    assert scores[0].split() == ["split", "loss", "accuracy", "images"]
+    assert [line.split()[0] for line in scores] == ["split", "train", "validation", "test"]
+    assert classes[0] == "the worst classes by F1, of 4"
+    columns = ["test class", "images", "precision", "recall", "F1", "most often taken for"]
+    assert re.split("  +", classes[1]) == columns
+    assert sorted(line.split()[0] for line in classes[2:-2]) == ["0", "1", "2", "3"]
+    assert classes[-2:] == [
+        f"most confident mistakes: {run.path / 'eval' / 'last-mistakes.png'}",
+        str(run.path),
+    ]
+
+
+def test_details_agree_with_the_scores(evaluate, run):
+    document = json.loads(evaluate("latest", "--json").out)
+    written = json.loads((run.path / "eval" / "last.json").read_text())
+    assert document["details"] == written["details"]
+    assert (written["schema"], written["checkpoint"]) == (2, "last")
+    assert list(document["details"]) == ["train", "validation", "test"]
+    for split, images in (("train", 40), ("validation", 8), ("test", 12)):
+        details = document["details"][split]
+        assert details["top5"] is None  # of four classes
+        assert np.sum(details["confusion"]) == images
+        assert np.trace(details["confusion"]) == round(images * document[split]["accuracy"])
+        assert [c["images"] for c in details["classes"]] == np.sum(details["confusion"], axis=1).tolist()
+        assert [c["predicted"] for c in details["classes"]] == np.sum(details["confusion"], axis=0).tolist()
+        wrong = images - np.trace(details["confusion"])
+        assert len(details["mistakes"]) == min(24, wrong)
+
+
+def test_what_it_writes_is_read_as_training_wrote_it(evaluate, run):
+    evaluate("latest")
+    assert Run.read(run.path) == run
+
+
+def test_mistakes_are_drawn(evaluate, run):
+    document = json.loads(evaluate("latest", "--checkpoint", "best", "--json").out)
+    path = run.path / "eval" / "best-mistakes.png"
+    assert document["mistakes_picture"] == str(path)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+
+
+def test_without_mistakes_an_old_picture_goes(evaluate, run, monkeypatch):
+    monkeypatch.setattr(scores, "MAX_MISTAKES", 0)
+    path = run.path / "eval" / "last-mistakes.png"
+    path.write_bytes(b"old")
+    code, out, _ = evaluate("latest", "--json")
+    assert (code, json.loads(out)["mistakes_picture"], path.exists()) == (0, None, False)
+
+
+def test_top5_of_more_than_five_classes(run_main, tmp_path):
+    config = {
+        "data": {"dataset": "shapes", "image_size": 8, "train": 100, "validation": 50, "test": 100},
+        "network": {"layers": [{"linear": 10}]},
+        "solver": {"optimizer": "sgd", "epochs": 1, "batch_size": 50},
+        "engine": {"backend": "im2col", "threads": 1},
+    }
+    path = train(config, runs_dir=tmp_path / "runs").path
+    document = json.loads(run_main("eval", path, "--json").out)
+    assert document["test"]["accuracy"] <= document["details"]["test"]["top5"] < 1
+    assert document["details"]["test"]["classes"][0]["name"] == "circle"
+    header, *rows = run_main("eval", path).out.splitlines()[:4]
+    assert header.split() == ["split", "loss", "accuracy", "top-5", "images"]
+    assert rows[2].split()[4] == f"{100 * document['details']['test']['top5']:.2f}"
 
 
 def test_the_best_checkpoint(evaluate, run):

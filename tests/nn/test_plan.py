@@ -227,6 +227,9 @@ def test_evaluate_and_predict_equal_the_network(
             assert result.correct == (scores.argmax(axis=1) == labels).sum()
             expected = network.loss.forward(scores, labels, create_backend("naive"))
             assert result.loss == pytest.approx(expected, rel=1e-5)
+            both, found = plan.examine(x, labels)
+            assert both == result
+            assert_close(found, scores, dtype)
 
 
 def test_a_smaller_batch_leaves_no_trace_of_a_larger_one(backend: Backend, rng: np.random.Generator) -> None:

@@ -11,9 +11,11 @@ import cnnctl
 from cnnctl.config import config_from_dict, dump_config, load_config
 from cnnctl.errors import CheckpointError, ConfigError, DataError, RunError, ShapeError
 from cnnctl.train import api
-from cnnctl.train.api import Run, evaluate, train
+from cnnctl.train.api import Run, evaluate, examine, train
 from cnnctl.train.checkpoint import load_checkpoint
+from cnnctl.train.evaluate import read_evaluation
 from cnnctl.train.observer import Observer
+from cnnctl.train.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -138,6 +140,35 @@ class TestEvaluate:
             "accuracy": evaluation.test.accuracy,
             "images": 20,
         }
+
+    def test_tells_more_than_training_does(self, run):
+        assert read_evaluation(RunDirectory(run.path), "last").details == {}
+        details = evaluate(run).details["test"]
+        assert read_evaluation(RunDirectory(run.path), "last").details["test"] == details
+        assert np.trace(details.confusion) == round(20 * run.test.accuracy)
+        assert Run.read(run.path) == run
+
+    def test_mistakes_come_with_their_pixels(self, run, images):
+        examination = examine(run, splits=["test"])
+        mistakes = examination.evaluation.details["test"].mistakes
+        with np.load(images) as arrays:
+            for mistake, pixels in zip(mistakes, examination.pixels["test"], strict=True):
+                assert np.array_equal(pixels, arrays["x_test"][mistake.image])
+                assert mistake.true == str(arrays["y_test"][mistake.image])
+        assert mistakes
+
+    def test_scores_of_an_older_version_are_read(self, run):
+        path = run.path / "eval" / "last.json"
+        document = json.loads(path.read_text())
+        del document["details"]
+        path.write_text(json.dumps({**document, "schema": 1}))
+        assert Run.read(run.path) == run
+
+    def test_scores_of_a_version_to_come_are_refused(self, run):
+        path = run.path / "eval" / "last.json"
+        path.write_text(path.read_text().replace('"schema": 2', '"schema": 3'))
+        with pytest.raises(RunError, match=r"last\.json: Input should be 1 or 2"):
+            Run.read(run.path)
 
     def test_leaves_out_what_was_not_asked_for(self, run):
         evaluation = evaluate(run, checkpoint="best", splits=["test"])
