@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cnnctl.nn import Conv, Flatten, Linear, MaxPool, Network, ReLU
     from cnnctl.nn.plan import Plan
     from cnnctl.optim import SGD, Adam
-    from cnnctl.train.api import Run, evaluate, train
+    from cnnctl.train.api import Run, evaluate, predict, train
 
     __version__: str
 
@@ -38,6 +38,7 @@ _HOMES = {
     "gradcheck": "cnnctl.check.gradcheck",
     "load_config": "cnnctl.config",
     "load_dataset": "cnnctl.data",
+    "predict": "cnnctl.train.api",
 }
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "gradcheck",
     "load_config",
     "load_dataset",
+    "predict",
     "train",
 ]
 

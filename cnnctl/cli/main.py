@@ -17,6 +17,7 @@ from cnnctl.errors import CnnctlError, Interrupted, describe_alternatives
 COMMANDS = {
     "train": ("cnnctl.cli.train", "train", "Train a network, or go on with a run."),
     "eval": ("cnnctl.cli.evaluate", "evaluate", "Score a run's network on its data."),
+    "predict": ("cnnctl.cli.predict", "predict", "Tell what a run's network takes image files for."),
     "gradcheck": ("cnnctl.cli.gradcheck", "gradcheck", "Hold gradients against differences."),
     "bench": ("cnnctl.cli.bench", "bench", "Time the machine, operations and steps."),
     "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),

@@ -1,4 +1,4 @@
-"""A folder of image files, one subfolder a class, read through Pillow.
+"""Image files read through Pillow: a folder with one subfolder a class, or single files.
 
 Reads ROOT/train/CLASS/* and ROOT/test/CLASS/*, or ROOT/CLASS/* alone. Hidden files are passed
 over; anything else that is not an image is refused by name. Decodes plain formats only, and
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from cnnctl.data.dataset import MAX_CLASSES, MAX_IMAGE_BYTES, Split
+from cnnctl.data.dataset import MAX_CLASSES, MAX_IMAGE_BYTES, Array, Split
 from cnnctl.errors import DataError
 from cnnctl.geometry import as_pair
 
@@ -70,6 +70,33 @@ def read_folder(
             "give a smaller image_size"
         )
     return _decode_images(train, (C, H, W)), _decode_images(test, (C, H, W)), classes
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> Array:
+    """One image as those of a folder are read: (C, H, W) uint8, resized, C of 1 grey and of 3 RGB.
+
+    Raises DataError when there is no such file, or none that is fit to be decoded.
+    """
+    if not os.path.isfile(path):  # opening a pipe might never end
+        raise DataError(f"{path}: {'not a regular file' if os.path.exists(path) else 'no such file'}")
+    return _decode_image(path, shape)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; hidden ones and links to folders are passed over.
+
+    Raises DataError when there is none, or a folder cannot be read.
+    """
+    files, folders = [], [folder]
+    while folders:
+        for path in _list_visible(folders.pop()):
+            if not os.path.isdir(path):
+                files.append(path)
+            elif not os.path.islink(path):
+                folders.append(path)
+    if not files:
+        raise DataError(f"{folder}: holds no image")
+    return sorted(files)
 
 
 def _find_images(root: Path, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
@@ -150,17 +177,21 @@ def _probe_images(paths: list[Path], one_size: bool) -> tuple[bool, tuple[int, i
 
 
 def _decode_images(labelled: Labelled, shape: tuple[int, int, int]) -> Split:
+    images = np.empty((len(labelled), *shape), np.uint8)
+    for i, (path, _) in enumerate(labelled):
+        images[i] = _decode_image(path, shape)
+    return Split(images, np.array([label for _, label in labelled], np.int64))
+
+
+def _decode_image(path: Path, shape: tuple[int, int, int]) -> Array:
     from PIL.Image import Resampling
 
     C, H, W = shape
-    images = np.empty((len(labelled), *shape), np.uint8)
-    for i, (path, _) in enumerate(labelled):
-        with _open_image(path) as image:
-            pixels = image.convert("L" if C == 1 else "RGB")
-            if pixels.size != (W, H):
-                pixels = pixels.resize((W, H), Resampling.BILINEAR)
-        images[i] = np.asarray(pixels).reshape(H, W, C).transpose(2, 0, 1)
-    return Split(images, np.array([label for _, label in labelled], np.int64))
+    with _open_image(path) as image:
+        pixels = image.convert("L" if C == 1 else "RGB")
+        if pixels.size != (W, H):
+            pixels = pixels.resize((W, H), Resampling.BILINEAR)
+    return np.asarray(pixels).reshape(H, W, C).transpose(2, 0, 1)
 
 
 @contextmanager

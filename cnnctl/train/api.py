@@ -8,7 +8,7 @@ The command line does no more than call these. Nothing is printed; an observer l
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from cnnctl.config import (
 from cnnctl.data import Normalizer
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.nn import Network
+from cnnctl.train import data_facts
 from cnnctl.train.build import build_experiment, build_network
 from cnnctl.train.checkpoint import (
     BEST,
@@ -41,6 +42,7 @@ from cnnctl.train.evaluate import Evaluation, evaluate_split, read_evaluation, w
 from cnnctl.train.experiment import SPLITS, Experiment
 from cnnctl.train.metrics import NEW_FILES, TimingFile
 from cnnctl.train.observer import Observer, Scores
+from cnnctl.train.predict import Prediction, Predictor
 from cnnctl.train.run_directory import RunDirectory, find_run
 from cnnctl.train.scores import Tally
 from cnnctl.train.signals import noting_signals
@@ -193,10 +195,7 @@ def examine(
         _check_word("splits", name, SPLITS)
     path = run.path if isinstance(run, Run) else find_run(os.fspath(run), Path(runs_dir))
     directory = RunDirectory(path)
-    if checkpoint == "last":
-        loaded = load_last_checkpoint(directory.checkpoints, observer.on_warning)
-    else:
-        loaded = load_checkpoint(directory.checkpoints / BEST)
+    loaded = _load_checkpoint(directory, checkpoint, observer)
     experiment = _rebuild(directory, loaded, data_dir, observer)
     tallies = {name: Tally(experiment.network.loss.kind) for name in splits}
     scores = {name: evaluate_split(experiment, name, tally=tally) for name, tally in tallies.items()}
@@ -209,6 +208,30 @@ def examine(
         for name, found in details.items()
     }
     return Examination(evaluation, pixels)
+
+
+def predict(
+    run: PathLike | Run,
+    images: PathLike | Iterable[PathLike],
+    *,
+    checkpoint: Literal["last", "best"] = "last",
+    top: int = 3,
+    runs_dir: PathLike = "runs",
+    observer: Observer | None = None,
+) -> Iterator[Prediction]:
+    """What a checkpoint of a run takes image files for, one after the other; needs no data set.
+
+    `images` are files, or folders of them. One that cannot be read is told in its prediction and
+    stops nothing. `run` and `observer` are as for `examine`, and so are the errors.
+    """
+    _check_word("checkpoint", checkpoint, CHECKPOINTS)
+    path = run.path if isinstance(run, Run) else find_run(os.fspath(run), Path(runs_dir))
+    directory = RunDirectory(path)
+    loaded = _load_checkpoint(directory, checkpoint, observer or Observer())
+    config, _ = _read_config(directory, loaded)
+    predictor = Predictor(config, loaded, data_facts.read_data_facts(directory))
+    paths = [images] if isinstance(images, str | os.PathLike) else images
+    return predictor.predict(map(Path, paths), top)
 
 
 def _load_given(
@@ -245,6 +268,7 @@ def _begin(
         "config.yaml": given.encode(),
         "resolved.yaml": experiment.resolved.encode(),
         "env.json": json.dumps(environment, indent=2).encode(),
+        data_facts.FILE: data_facts.pack_data_facts(experiment),
         f"checkpoints/{LAST}": experiment.capture(progress).pack(),
         **NEW_FILES,
         **more,
@@ -339,16 +363,7 @@ def _rebuild(
     run: RunDirectory, checkpoint: Checkpoint, data_dir: PathLike | None, observer: Observer
 ) -> Experiment:
     """The run's experiment in the state of a checkpoint."""
-    path = run.path / "resolved.yaml"
-    resolved, config = run.read_text("resolved.yaml"), load_config(path)
-    if resolved != checkpoint.metadata.config:
-        changes = compare_configs(config_from_text(checkpoint.metadata.config), config)
-        what = ", ".join(f"{key} was {before} and is {after}" for key, before, after in changes)
-        raise ConfigError(
-            f"{path}: changed after the run began ({what or 'in its wording'}); put it back, "
-            "or go on in a new run with --fork"
-        )
-    return _restore(config, resolved, checkpoint, data_dir, observer)
+    return _restore(*_read_config(run, checkpoint), checkpoint, data_dir, observer)
 
 
 def _restore(
@@ -365,6 +380,27 @@ def _restore(
     )
     experiment.restore(checkpoint)
     return experiment
+
+
+def _load_checkpoint(run: RunDirectory, checkpoint: str, observer: Observer) -> Checkpoint:
+    """The checkpoint of that name; in place of a damaged last one, the one before it."""
+    if checkpoint == "last":
+        return load_last_checkpoint(run.checkpoints, observer.on_warning)
+    return load_checkpoint(run.checkpoints / BEST)
+
+
+def _read_config(run: RunDirectory, checkpoint: Checkpoint) -> tuple[RunConfig, str]:
+    """The configuration that a checkpoint was written under, and its text."""
+    path = run.path / "resolved.yaml"
+    resolved, config = run.read_text("resolved.yaml"), load_config(path)
+    if resolved != checkpoint.metadata.config:
+        changes = compare_configs(config_from_text(checkpoint.metadata.config), config)
+        what = ", ".join(f"{key} was {before} and is {after}" for key, before, after in changes)
+        raise ConfigError(
+            f"{path}: changed after the run began ({what or 'in its wording'}); put it back, "
+            "or go on in a new run with --fork"
+        )
+    return config, resolved
 
 
 def _check_word(field: str, word: str, known: Collection[str]) -> None:

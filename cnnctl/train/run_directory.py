@@ -3,6 +3,7 @@
     runs/20260131-235959-mnist-simple-7f3a/
       config.yaml     as it was given             resolved.yaml  with everything filled in
       env.json        what it was made with       status.json    where it stands
+      data.json       classes of its images
       log.txt         what happened, with times   lock           held while somebody trains
       metrics.jsonl   metrics.csv                 timing.json    timing.csv
       checkpoints/    eval/

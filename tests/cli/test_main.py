@@ -87,7 +87,10 @@ class TestUsage:
         ("args", "line"),
         [
             (["trian"], "'trian' is not a command; did you mean train?"),
-            (["x"], "'x' is not a command; known: train, eval, gradcheck, bench, config, data, info"),
+            (
+                ["x"],
+                "'x' is not a command; known: train, eval, predict, gradcheck, bench, config, data, info",
+            ),
             (["--vesion"], "No such option"),
             (["config", "show"], "Missing argument 'FILE'."),
             (["config", "show", "a", "b"], "Got unexpected extra argument (b)"),

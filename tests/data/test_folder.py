@@ -12,7 +12,7 @@ from PIL import Image
 
 from cnnctl.data import folder as folder_module
 from cnnctl.data.dataset import Split
-from cnnctl.data.folder import read_folder
+from cnnctl.data.folder import list_files, read_folder, read_image
 from cnnctl.errors import DataError, ShapeError
 
 Refusal = Callable[..., str]
@@ -320,3 +320,44 @@ def test_no_damage_to_an_image_causes_anything_but_a_refusal(
                 refusals.append(str(error))
     assert 100 < len(refusals) < 300
     assert "\n" not in "".join(refusals)
+
+
+def test_a_single_image_is_read_as_those_of_a_folder(flat: Path) -> None:
+    train, _, _ = read_folder(flat, seed=0, image_size=(5, 7), channels=1)
+    path = flat / "many" / "07.png"
+    image = read_image(path, (1, 5, 7))
+    assert (image.shape, image.dtype) == ((1, 5, 7), np.uint8)
+    assert any(np.array_equal(image, other) for other in train.images)
+    assert read_image(path, (3, 3, 4)).tolist() == np.full((3, 3, 4), 7).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("none.png", "no such file"), ("many", "not a regular file"), ("pipe", "not a regular")],
+)
+def test_what_is_no_file_is_not_opened(flat: Path, name: str, line: str) -> None:
+    os.mkfifo(flat / "pipe")
+    with pytest.raises(DataError, match=line):
+        read_image(flat / name, (1, 2, 2))
+
+
+def test_a_single_image_has_the_same_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_image(tmp_path / "large.png", size=(40, 30))
+    monkeypatch.setattr(folder_module, "MAX_PIXELS", 1199)
+    with pytest.raises(DataError, match="more than 1199 pixels"):
+        read_image(tmp_path / "large.png", (1, 2, 2))
+
+
+def test_files_are_listed_to_any_depth_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    for name in ("b.png", "a/c.png", "a/d/e.txt", ".hidden/f.png", "a/.g.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    names = [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path)]
+    assert names == ["a/c.png", "a/d/e.txt", "b.png"]
+
+
+def test_a_folder_without_files_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DataError, match="holds no image"):
+        list_files(tmp_path)

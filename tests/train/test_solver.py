@@ -96,6 +96,7 @@ class TestReports:
             "checkpoints",
             "checkpoints/last.safetensors",
             "config.yaml",
+            "data.json",
             "env.json",
             "eval",
             "lock",

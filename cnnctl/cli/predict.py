@@ -1,0 +1,77 @@
+"""`cnnctl predict`: what a run's network takes image files for.
+
+Shows the classes with the highest scores; reads no image and computes nothing.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from cnnctl.cli import display
+from cnnctl.cli.train import Watcher
+
+if TYPE_CHECKING:
+    from cnnctl.train.predict import Answer, Prediction
+
+
+@click.command()
+@click.argument("run")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
+@click.option(
+    "--checkpoint",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="The weights after the last step, or those best on the validation images.",
+)
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes an image.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def predict(
+    ctx: click.Context,
+    run: str,
+    images: tuple[str, ...],
+    runs_dir: str,
+    checkpoint: Literal["last", "best"],
+    top: int,
+    as_json: bool,
+) -> None:
+    """Tell what the network of RUN takes each IMAGE for: a file, or a folder of files.
+
+    RUN is a run's path, its name, or the start of it, or 'latest'. Images are resized to the
+    network's input, made grey or RGB and normalised as in training. Percentages are
+    probabilities by softmax; a network that was trained with another loss (hinge, squared_error)
+    has none, and its scores are shown. Exit code 1 if an image cannot be read; the others are told.
+    """
+    from cnnctl.train import api
+    from cnnctl.train.run_directory import find_run
+
+    path = find_run(run, Path(runs_dir))
+    predictions = []
+    with Watcher() as watcher:
+        for prediction in api.predict(path, images, checkpoint=checkpoint, top=top, observer=watcher):
+            predictions.append(prediction)
+            if prediction.error and not as_json:
+                display.error(prediction.error)
+    if as_json:
+        document = {"schema": 1, "command": "predict", "run": str(path), "checkpoint": checkpoint}
+        display.print_json({**document, "images": [_describe(prediction) for prediction in predictions]})
+    elif told := [prediction for prediction in predictions if not prediction.error]:
+        rows = [(prediction.path, *map(_show, prediction.answers)) for prediction in told]
+        display.print_table("", ("image", *map(str, range(1, len(rows[0])))), rows)
+    if any(prediction.error for prediction in predictions):
+        ctx.exit(1)
+
+
+def _describe(prediction: "Prediction") -> dict[str, object]:
+    answers = [asdict(answer) for answer in prediction.answers]
+    return {"image": str(prediction.path), "error": prediction.error, "classes": answers}
+
+
+def _show(answer: "Answer") -> str:
+    if answer.probability is None:
+        return f"{answer.name} ({answer.score:+.3f})"
+    return f"{answer.name} ({100 * answer.probability:.1f} %)"
