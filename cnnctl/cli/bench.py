@@ -10,6 +10,7 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.config import override_option
+from cnnctl.cli.groups import HintingGroup
 from cnnctl.cli.naive_vs_fast import naive_vs_fast
 from cnnctl.errors import CheckFailed, ConfigError
 
@@ -39,7 +40,7 @@ isa_option = click.option("--isa", metavar="NAME", help="Instruction set, as -o 
 exact_option = click.option("--exact", is_flag=True, help="No Winograd convolution, as -o engine.exact=true.")
 
 
-@click.group()
+@click.group(cls=HintingGroup)
 def bench() -> None:
     """Measure the machine, operations and whole steps."""
 

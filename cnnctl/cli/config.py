@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.groups import HintingGroup
 from cnnctl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ override_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=HintingGroup)
 def config() -> None:
     """Check configs and show them resolved."""
 

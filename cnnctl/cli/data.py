@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.groups import HintingGroup
 
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Where data sets lie; looked into before CNNCTL_DATA_DIR."
@@ -17,7 +18,7 @@ data_dir_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-@click.group()
+@click.group(cls=HintingGroup)
 def data() -> None:
     """List, fetch, verify, import and show data sets."""
 

@@ -27,12 +27,13 @@ BUSY = 1.0
 LINE_INTERVAL_S = 10.0
 """Off a terminal, at most one progress line in that time."""
 
+_BLOCKS, _PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[%\w/]+)?|-|nan|inf")
 
 
 def print_text(text: str) -> None:
     """Text on stdout, as it is."""
-    print(text.removesuffix("\n"))
+    print(text.removesuffix("\n"), flush=True)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -40,11 +41,23 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(_without_nonfinite(document), indent=2, allow_nan=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout, columns of figures to the right; None is shown as "-"."""
+def print_json_line(document: Mapping[str, Any]) -> None:
+    """One JSON document on a line of stdout, there at once; numbers that are not finite become null."""
+    print(json.dumps(_without_nonfinite(document), allow_nan=False), flush=True)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, foldable: bool = True
+) -> None:
+    """A table on stdout, columns of figures to the right; None is shown as "-".
+
+    On a terminal that is too narrow cells are folded; if they are not `foldable`, it is plain text.
+    """
     cells = [["-" if cell is None else _one_line(str(cell)) for cell in row] for row in rows]
     rights = [all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
-    if _is_terminal(sys.stdout) and "NO_COLOR" not in os.environ:
+    width = sum(max(map(len, column)) + 3 for column in zip(columns, *cells, strict=True))
+    fits = foldable or width <= get_terminal_size().columns
+    if fits and _is_terminal(sys.stdout) and "NO_COLOR" not in os.environ:
         _print_rich_table(title, columns, cells, rights)
     else:
         _print_plain_table(title, columns, cells, rights)
@@ -53,6 +66,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 def note(message: str) -> None:
     """Something worth knowing, on stderr."""
     print(_printable(message), file=sys.stderr)
+
+
+def ask(question: str) -> bool:
+    """Whether a question on stderr is answered with yes on stdin; no answer is a no."""
+    print(f"{_one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin is not None and sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def warn(message: str) -> None:
@@ -206,6 +225,26 @@ class TrainProgress(_Progress, Observer):
         self.close()
 
 
+def draw_sparkline(values: Sequence[float], width: int = 20) -> str | None:
+    """Values as a line of blocks between the least and the greatest of them; None where there are none.
+
+    Of more values than fit, those at even distances are shown, the last one among them.
+
+    >>> draw_sparkline([0.1, 0.5, 0.9, 0.8])
+    '▁▅█▇'
+    >>> draw_sparkline([0.5, 0.5])
+    '▁▁'
+    """
+    finite = [value for value in values if isfinite(value)]
+    count = min(len(finite), width)
+    shown = [finite[-1 - (len(finite) - 1) * i // max(count - 1, 1)] for i in reversed(range(count))]
+    if not shown:
+        return None
+    least, span = min(shown), max(shown) - min(shown)
+    blocks = _BLOCKS if _can_show(_BLOCKS) else _PLAIN_BLOCKS
+    return "".join(blocks[round(7 * (value - least) / span) if span else 0] for value in shown)
+
+
 def format_count(count: int, noun: str) -> str:
     """A number of things.
 
@@ -235,6 +274,14 @@ def _format_scores(scores: Scores | StepInfo) -> str:
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _can_show(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _printable(text: str) -> str:

@@ -12,12 +12,14 @@ from io import TextIOWrapper
 
 import click
 
-from cnnctl.errors import CnnctlError, Interrupted, describe_alternatives
+from cnnctl.cli.groups import HintingGroup
+from cnnctl.errors import CnnctlError, Interrupted
 
 COMMANDS = {
     "train": ("cnnctl.cli.train", "train", "Train a network, or go on with a run."),
     "eval": ("cnnctl.cli.evaluate", "evaluate", "Score a run's network on its data."),
     "predict": ("cnnctl.cli.predict", "predict", "Tell what a run's network takes image files for."),
+    "runs": ("cnnctl.cli.runs", "runs", "List, show, compare, remove and follow runs."),
     "gradcheck": ("cnnctl.cli.gradcheck", "gradcheck", "Hold gradients against differences."),
     "bench": ("cnnctl.cli.bench", "bench", "Time the machine, operations and steps."),
     "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),
@@ -27,7 +29,7 @@ COMMANDS = {
 """Name -> module, attribute, one line of help."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(HintingGroup):
     """Lists commands from the table and imports one when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -39,14 +41,6 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(module), attribute)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS:
-            hint = describe_alternatives(args[0], COMMANDS)
-            raise click.UsageError(f"{args[0]!r} is not a command; {hint}", ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

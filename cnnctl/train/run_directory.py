@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
+from time import sleep
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
@@ -33,6 +34,7 @@ from cnnctl.train.atomic import remove_leftovers, reporting_os_errors, sync_dire
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
 _FOLDERS = ("checkpoints", "eval")
 _ATTEMPTS = 100
+_LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 5, 0.01
 
 
 class Status(BaseModel):
@@ -99,13 +101,9 @@ class RunDirectory:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             with reporting_os_errors(path):
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not _seize(descriptor):
                     holder = os.read(descriptor, 32).decode(errors="replace")
-                    raise RunError(
-                        f"{self.path}: process {holder} is training in it; wait or stop it"
-                    ) from None
+                    raise RunError(f"{self.path}: process {holder} is training in it; wait or stop it")
                 os.truncate(descriptor, 0)
                 os.write(descriptor, str(os.getpid()).encode())
             for directory in (self.path, self.checkpoints, self.evaluations):
@@ -113,6 +111,18 @@ class RunDirectory:
             yield
         finally:
             os.close(descriptor)
+
+    def is_locked(self) -> bool:
+        """Whether somebody trains here now. Finds out by sharing the lock for an instant."""
+        path = self.path / "lock"
+        if not path.exists():
+            return False
+        with reporting_os_errors(path), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def read_text(self, file: str) -> str:
         """A file of the directory. Raises RunError when it cannot be read."""
@@ -167,17 +177,19 @@ def find_run(run: str, runs_dir: Path) -> Path:
     """
     if (Path(run) / "status.json").is_file():
         return Path(run)
-    runs = {path.parent.name: path.parent for path in sorted(runs_dir.glob("*/status.json"))}
+    found = sorted(path.parent for path in runs_dir.glob("*/status.json"))
+    runs = {path.name: path for path in found if not path.name.startswith(".")}
     training = [path for path in runs.values() if (path / "config.yaml").is_file()]
     if run == "latest" and training:
         return max(training, key=_get_age)
-    found = [run] if run in runs else [name for name in runs if run and name.startswith(run)]
-    found = found or [name for name in runs if run and _get_given_name(name) == run]
-    if len(found) == 1:
-        return runs[found[0]]
-    if found:
-        raise RunError(f"run: {run!r} could be {_join_names(found)}")
-    near = get_close_matches(run, runs, n=3, cutoff=0.4)
+    meant = [run] if run in runs else [name for name in runs if run and name.startswith(run)]
+    meant = meant or [name for name in runs if run and _get_given_name(name) == run]
+    if len(meant) == 1:
+        return runs[meant[0]]
+    if meant:
+        raise RunError(f"run: {run!r} could be {_join_names(meant)}")
+    words = dict.fromkeys([*runs, *map(_get_given_name, runs), *["latest"] * bool(training)])
+    near = get_close_matches(run, words, n=3, cutoff=0.6)
     hint = f"near: {_join_names(near)}" if near else f"runs there: {len(runs) or 'none'}"
     raise RunError(f"run: {run!r} is neither a run directory nor the name of one under {runs_dir}; {hint}")
 
@@ -194,6 +206,18 @@ def _get_given_name(directory: str) -> str:
 def _join_names(names: list[str], most: int = 3) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
+
+
+def _seize(descriptor: int) -> bool:
+    """Lock for oneself alone; whoever only looks (`is_locked`) is gone by the next attempt."""
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sleep(_LOCK_PAUSE_SECONDS * (attempt < _LOCK_ATTEMPTS - 1))
+        else:
+            return True
+    return False
 
 
 def _make_directory(runs_dir: Path, name: str) -> Path:

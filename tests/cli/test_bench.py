@@ -224,7 +224,7 @@ def test_pytorch_missing(run_main, config, monkeypatch):
         (["step", "CONFIG", "--backend", "fats"], "backend: 'fats' is not known; did you mean fast?"),
         (["step", "CONFIG", "-o", "engine.threads=0"], "-o engine.threads=0:"),
         (["step", "CONFIG", "--peer", "caffe"], "Invalid value for '--peer': 'caffe' is not 'torch'."),
-        (["rooflin"], "No such command 'rooflin'."),
+        (["rooflin"], "'rooflin' is not a command; did you mean roofline?"),
     ],
 )
 def test_what_is_not_usable_ends_with_2_and_one_line(run_main, config, args, message):

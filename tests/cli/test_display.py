@@ -77,6 +77,21 @@ class TestTable:
         assert "[b]loss" in shown
         assert "[red]train" in shown
 
+    @pytest.mark.parametrize(("columns", "is_plain"), [("36", True), ("37", False)])
+    def test_what_is_not_foldable_is_plain_where_it_does_not_fit(
+        self,
+        on_terminal: Callable[[], Capture],
+        monkeypatch: pytest.MonkeyPatch,
+        columns: str,
+        is_plain: bool,
+    ) -> None:
+        terminal = on_terminal()
+        monkeypatch.setenv("COLUMNS", columns)
+        display.print_table("Scores", ("split", "loss", "accuracy", "images"), ROWS, foldable=False)
+        shown = terminal.readouterr().out
+        assert (shown == self.PLAIN) == is_plain
+        assert all(word in shown for word in ("train", "0.1234", "98.73 %", "60,000"))
+
     def test_without_rows(self, capsys: Capture) -> None:
         display.print_table("", ("a", "b"), [])
         assert capsys.readouterr().out == "a  b\n"

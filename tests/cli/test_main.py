@@ -89,8 +89,11 @@ class TestUsage:
             (["trian"], "'trian' is not a command; did you mean train?"),
             (
                 ["x"],
-                "'x' is not a command; known: train, eval, predict, gradcheck, bench, config, data, info",
+                "'x' is not a command; "
+                "known: train, eval, predict, runs, gradcheck, bench, config, data, info",
             ),
+            (["runs", "lst"], "'lst' is not a command; did you mean list?"),
+            (["config", "vlidate"], "'vlidate' is not a command; did you mean validate?"),
             (["--vesion"], "No such option"),
             (["config", "show"], "Missing argument 'FILE'."),
             (["config", "show", "a", "b"], "Got unexpected extra argument (b)"),

@@ -1,6 +1,7 @@
 """Run directories: whole or not there, never two under one name, one trainer at a time."""
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -103,6 +104,23 @@ class TestLock:
         create_run = RunDirectory.create(tmp_path, "tiny", FILES)
         with create_run as run, pytest.raises(RunError), RunDirectory(run.path).locked():
             pytest.fail("two hold the lock")
+
+    def test_whether_it_is_held(self, tmp_path):
+        run = RunDirectory(create(tmp_path))
+        assert not run.is_locked()
+        with run.locked():
+            assert run.is_locked()
+        assert not run.is_locked()
+        (run.path / "lock").unlink()
+        assert not run.is_locked()
+
+    def test_one_who_only_looks_keeps_nobody_out(self, tmp_path, monkeypatch):
+        path = create(tmp_path)
+        with (path / "lock").open("rb") as looking:
+            fcntl.flock(looking, fcntl.LOCK_SH)
+            monkeypatch.setattr(module, "sleep", lambda seconds: fcntl.flock(looking, fcntl.LOCK_UN))
+            with RunDirectory(path).locked():
+                assert RunDirectory(path).is_locked()
 
     def test_it_is_free_again_afterwards(self, tmp_path):
         path = create(tmp_path)
@@ -210,12 +228,20 @@ class TestFindRun:
             ("20260101-000000-mnist-aaab", "near: 20260101-000000-mnist-aaaa"),
             ("20270101-000000-no-run", "neither a run directory nor the name of one under"),
             ("mnist", "could be 20260101-000000-mnist-aaaa, 20260102-000000-mnist-bbbb"),
+            ("latst", "near: latest"),
+            ("mnits", "near: mnist"),
             ("", "runs there: 3"),
         ],
     )
     def test_anything_else_is_one_line_with_what_comes_near(self, runs_dir, run, line):
         with pytest.raises(RunError, match=re.escape(line)):
             find_run(run, runs_dir)
+
+    def test_hidden_ones_are_none(self, runs_dir):
+        (runs_dir / CIFAR).rename(runs_dir / f".{CIFAR}")
+        assert find_run("latest", runs_dir) != runs_dir / f".{CIFAR}"
+        with pytest.raises(RunError, match="neither a run directory nor"):
+            find_run(f".{CIFAR}", runs_dir)
 
     def test_latest_of_none(self, tmp_path):
         with pytest.raises(RunError, match="runs there: none"):
