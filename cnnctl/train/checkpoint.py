@@ -6,18 +6,23 @@ metadata is one JSON text under the key `cnnctl`; it starts with a SHA-256 over 
 file, in which the digest itself counts as 64 zeros. Any framework can open the file. It
 finds accidents, not forgers.
 
-Nothing is unpacked before the digest holds, and no pickle is read or written, ever.
+Nothing is unpacked before the digest holds, and no pickle is read or written, ever. A
+file whose digest holds is not believed either: names and keys that no checkpoint has, or
+that it has once, and numbers that are none, are refused.
 """
 
 import hashlib
 import json
+import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as unpack_tensors
 from safetensors.numpy import save as pack_tensors
@@ -33,6 +38,16 @@ LAST, PREVIOUS, BEST = "last.safetensors", "last.previous.safetensors", "best.sa
 _HEAD = rb'{"__metadata__":{"cnnctl":"{\"sha256\":\"'
 _DIGEST = slice(8 + len(_HEAD), 8 + len(_HEAD) + 64)
 _ZEROS = b"0" * 64
+_NAME = re.compile(r"data/(scale|shift)|(params|statistics|optimizer)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
+_SHOWN_CHARACTERS = 160
+
+
+def _check_plateau(state: PlateauState) -> PlateauState:
+    if not (
+        isfinite(state.scale) and isfinite(state.best or 0) and min(state.bad_epochs, state.cooldown) >= 0
+    ):
+        raise ValueError(f"{state} cannot be")
+    return state
 
 
 @dataclass
@@ -60,7 +75,7 @@ class Progress:
     best: FiniteFloat | None = None
     bad_epochs: NonNegativeInt = 0
     ended_by: Ending | None = None
-    plateau: PlateauState = field(default_factory=PlateauState)
+    plateau: Annotated[PlateauState, AfterValidator(_check_plateau)] = field(default_factory=PlateauState)
     jsonl_bytes: NonNegativeInt = 0
     csv_bytes: NonNegativeInt = 0
 
@@ -145,19 +160,26 @@ class Checkpoint:
             raise CheckpointError(f"{path}: damaged: its {len(content)} bytes do not match their SHA-256")
         try:
             tensors = unpack_tensors(content)
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            metadata = Metadata.model_validate_json(header["__metadata__"]["cnnctl"])
+            header = _parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            text = header["__metadata__"]["cnnctl"]
+            metadata = Metadata.model_validate_json(text)
+            _parse_json(text)
+            if strange := sorted(name for name in tensors if not _NAME.fullmatch(name)):
+                raise ValueError(f"tensor {strange[0]!r} is none that a checkpoint has")
             scale, shift = tensors["data/scale"], tensors["data/shift"]
             if shift.ndim != 3 or scale.shape != shift.shape[:1]:
                 raise ValueError(
                     f"data/scale, data/shift: {scale.shape}, {shift.shape} are not (C,), (C, H, W)"
                 )
+            for name, array in (("data/scale", scale), ("data/shift", shift)):
+                if array.dtype != np.float64 or not np.isfinite(array).all():
+                    raise ValueError(f"{name}: {array.dtype} where finite float64 is needed")
         except ValidationError as error:
             first = error.errors()[0]
-            field_name = ".".join(map(str, first["loc"]))
-            raise CheckpointError(f"{path}: metadata: {field_name}: {first['msg']}") from error
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise CheckpointError(f"{path}: metadata: {_quote(reason)}") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: unreadable: {error}") from error
+            raise CheckpointError(f"{path}: unreadable: {_quote(str(error))}") from error
         params, statistics, slots = (_select(tensors, p) for p in ("params/", "statistics/", "optimizer/"))
         return cls(metadata, params, statistics, slots, scale, shift, origin=str(path))
 
@@ -178,9 +200,17 @@ def keep_checkpoint(directory: Path, content: bytes | bytearray, step: int, keep
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify one file. Raises CheckpointError when it is missing or damaged."""
     try:
-        content = path.read_bytes()
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # a pipe or device might never end
+            raise CheckpointError(f"{path}: not a regular file")
+        with path.open("rb") as file:
+            content = file.read(_DIGEST.start)
+            if content[8:] == _HEAD:
+                file.seek(0)
+                content = file.read()
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
+    except MemoryError as error:
+        raise CheckpointError(f"{path}: takes more memory than there is") from error
     return Checkpoint.unpack(content, path)
 
 
@@ -214,6 +244,26 @@ def _compute_digest(content: bytes | bytearray) -> bytes:
     digest.update(_ZEROS)
     digest.update(view[_DIGEST.stop :])
     return digest.hexdigest().encode()
+
+
+def _parse_json(text: str | bytes) -> Any:
+    """What the text says. Raises ValueError if it says something twice."""
+
+    def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise ValueError(f"{name!r} stands there twice")
+            found[name] = value
+        return found
+
+    return json.loads(text, object_pairs_hook=refuse_twins)
+
+
+def _quote(text: str) -> str:
+    """What comes from a file, as an error line tells it: on one line, and not at any length."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_SHOWN_CHARACTERS])
+    return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown}..."
 
 
 def _select(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
