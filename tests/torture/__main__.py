@@ -59,7 +59,7 @@ def parse_options() -> argparse.Namespace:
 def report(row: Row, seed: int, tally: Tally, failure: Failure | None, seconds: float) -> None:
     """A line of the row, what was counted, and how much of each bound was used."""
     cases = tally.counts.pop("cases", 0)
-    print(f"{row.name:<11} {row.promise:<30} {cases:>9,} cases, seed {seed}, {seconds:.0f} s", flush=True)
+    print(f"{row.name:<13} {row.promise:<30} {cases:>9,} cases, seed {seed}, {seconds:.0f} s", flush=True)
     counts = [f"{label} {count:,}" for label, count in sorted(tally.counts.items())]
     shares = [f"{label} {share:.2g}" for label, share in sorted(tally.worst.items())]
     for title, facts in (("compared", counts), ("worst, of its bound", shares)):

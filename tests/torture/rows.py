@@ -3,7 +3,17 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.torture import arithmetic, environment, memory, plans, sizes, special, threads
+from tests.torture import (
+    arithmetic,
+    checkpoints,
+    configs,
+    environment,
+    memory,
+    plans,
+    sizes,
+    special,
+    threads,
+)
 from tests.torture.tally import Tally
 
 
@@ -50,5 +60,7 @@ ROWS = {
             0,
             1,
         ),
+        Row("S1-yaml", "bad configs are refused", configs.check_yaml, 1_000_000, 2000),
+        Row("S1-checkpoint", "bad checkpoints are refused", checkpoints.check_checkpoint, 1_000_000, 8000),
     )
 }
