@@ -39,6 +39,7 @@ MAX_BATCH_BYTES = 40 * 2**20
 MAX_UNREAD_BYTES = 2**16
 MAX_PADDING_BYTES = 2**16
 """Zeros after the end of an archive; tar fills up to a multiple of 10,240 bytes."""
+PROTOCOL = 2
 MAX_OPCODES = 100_000
 """Official batches have about 30,000: one for each label, two for the name of each image."""
 PLAIN_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -197,10 +198,15 @@ def _run_pickle(data: bytes) -> Any:
     marks: list[int] = []
     memo: dict[int, Any] = {}
 
-    def pop_items(count: int) -> list[Any]:
+    def reach(count: int) -> int:
+        """Where the last so many items begin; what lies below a mark is out of reach."""
         start = len(stack) - count
-        if not 0 <= start <= len(stack):
+        if start < (marks[-1] if marks else 0):
             raise IndexError(count)
+        return start
+
+    def pop_items(count: int) -> list[Any]:
+        start = reach(count)
         items = stack[start:]
         del stack[start:]
         return items
@@ -208,14 +214,18 @@ def _run_pickle(data: bytes) -> Any:
     def pop_marked() -> list[Any]:
         return pop_items(len(stack) - marks.pop())
 
+    def get_top() -> Any:
+        return stack[reach(1)]
+
     for opcode, argument in _read_opcodes(data):
         match opcode:
             case pickle.PROTO:
-                pass
+                if argument != PROTOCOL:
+                    raise ValueError(f"is in protocol {argument} and not {PROTOCOL}")
             case pickle.BININT | pickle.BININT1 | pickle.BININT2 | pickle.SHORT_BINSTRING | pickle.BINSTRING:
                 stack.append(argument)
             case pickle.BINPUT | pickle.LONG_BINPUT:
-                memo[argument] = stack[-1]
+                memo[argument] = get_top()
             case pickle.BINGET | pickle.LONG_BINGET:
                 stack.append(memo[argument])
             case pickle.NONE | pickle.NEWFALSE | pickle.NEWTRUE:
@@ -232,11 +242,11 @@ def _run_pickle(data: bytes) -> Any:
                 stack.append(tuple(pop_items(TUPLE_SIZES[opcode])))
             case pickle.APPEND | pickle.APPENDS:
                 items = pop_marked() if opcode == pickle.APPENDS else pop_items(1)
-                _check_type(stack[-1], list).extend(items)
+                _check_type(get_top(), list).extend(items)
             case pickle.SETITEM | pickle.SETITEMS:
                 items = pop_marked() if opcode == pickle.SETITEMS else pop_items(2)
                 keys = [_check_type(key, bytes) for key in items[::2]]
-                _check_type(stack[-1], dict).update(zip(keys, items[1::2], strict=True))
+                _check_type(get_top(), dict).update(zip(keys, items[1::2], strict=True))
             case pickle.GLOBAL if argument in GLOBALS:
                 stack.append(GLOBALS[argument])
             case pickle.GLOBAL:
@@ -246,7 +256,7 @@ def _run_pickle(data: bytes) -> Any:
             case pickle.BUILD:
                 stack.append(_build_stand(*pop_items(2)))
             case pickle.STOP:
-                return stack.pop()
+                return get_top()
             case _:
                 raise ValueError(f"opcode {opcode!r} is none of CIFAR-10's")
 
