@@ -7,6 +7,7 @@ from tests.torture import (
     arithmetic,
     checkpoints,
     configs,
+    datafiles,
     environment,
     memory,
     plans,
@@ -61,6 +62,9 @@ ROWS = {
             1,
         ),
         Row("S1-yaml", "bad configs are refused", configs.check_yaml, 1_000_000, 2000),
+        Row("S1-idx", "bad IDX files are refused", datafiles.check_idx, 1_000_000, 6000),
+        Row("S1-cifar", "bad CIFAR-10 batches are refused", datafiles.check_cifar, 1_000_000, 5000),
+        Row("S1-archive", "bad archives are refused", datafiles.check_archive, 1_000_000, 4000),
         Row("S1-checkpoint", "bad checkpoints are refused", checkpoints.check_checkpoint, 1_000_000, 8000),
     )
 }
