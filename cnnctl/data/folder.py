@@ -31,6 +31,15 @@ COLOUR_MODES = {"CMYK", "P", "PA", "RGB", "RGBA", "YCbCr"}
 """Pillow's names for all pixels of at most 8 bits a channel."""
 MAX_PIXELS = 2**24
 """More than this in one image is refused before it is decoded; Pillow takes 4 bytes for each."""
+MAX_FILE_BYTES = 2**27
+"""Pillow takes some files into memory whole; one of MAX_PIXELS is shorter."""
+FREE_PIXELS = 2**20
+PIXELS_PER_BYTE = 400
+"""An image of more than FREE_PIXELS has no more for each byte of its file: PNG packs one colour so far."""
+MAX_SCANS = 64
+"""Of one JPEG, each of which visits all its pixels; encoders write about ten."""
+ANIMATED = {"PNG", "WEBP"}
+"""Formats whose further images are frames, not previews as in the JPEGs of many cameras."""
 SHOWN_CHARACTERS = 80
 HELD_OUT = 10
 """One image of so many is for testing where there is no folder of test images."""
@@ -200,11 +209,10 @@ def _open_image(path: Path) -> Iterator["Image"]:
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; resize the image beforehand")
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            if image.mode not in GREY_MODES | COLOUR_MODES:
-                raise DataError(f"{path}: pixels of mode {image.mode}; give images of 8 bits a channel")
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
+            _check_image(image, path)
             yield image
     except DataError:
         raise
@@ -215,3 +223,20 @@ def _open_image(path: Path) -> Iterator["Image"]:
     except Exception as error:  # a dozen kinds, as the decoders have it
         reason = str(error).partition("\n")[0][:SHOWN_CHARACTERS]
         raise DataError(f"{path}: not a whole image ({reason or type(error).__name__})") from None
+
+
+def _check_image(image: "Image", path: Path) -> None:
+    """Raises DataError for what takes more time or memory than an image of its file's length may."""
+    if image.mode not in GREY_MODES | COLOUR_MODES:
+        raise DataError(f"{path}: pixels of mode {image.mode}; give images of 8 bits a channel")
+    if image.format in ANIMATED and getattr(image, "is_animated", False):
+        raise DataError(f"{path}: an animation; give a single image")
+    pixels, size = image.width * image.height, path.stat().st_size
+    if pixels > MAX_PIXELS:
+        raise DataError(f"{path}: more than {MAX_PIXELS} pixels; resize the image beforehand")
+    if pixels > max(FREE_PIXELS, PIXELS_PER_BYTE * size):
+        raise DataError(
+            f"{path}: {image.width}x{image.height} pixels in {size} bytes; no image packs so well"
+        )
+    if image.info.get("progressive") and path.read_bytes().count(b"\xff\xda") > MAX_SCANS:
+        raise DataError(f"{path}: a JPEG of more than {MAX_SCANS} scans; save it anew")

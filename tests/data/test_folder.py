@@ -305,6 +305,58 @@ def test_bombs_and_damaged_images_are_refused(
     assert said in line
 
 
+def save_frames(path: Path, kind: str, **options: object) -> None:
+    frames = [Image.new("RGB", (4, 3), (value, 0, 0)) for value in (0, 200)]
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_animation_is_refused(root: Path, refusal: Refusal, kind: str) -> None:
+    save_frames(root / "train/cat/0.png", kind)
+    line = refusal(read_folder, root, seed=0)
+    assert line == f"{root}/train/cat/0.png: an animation; give a single image"
+
+
+def test_the_previews_of_a_camera_are_no_animation(root: Path) -> None:
+    save_frames(root / "train/cat/0.png", "MPO")
+    assert len(read_folder(root, seed=0)[0]) == 15
+
+
+def test_a_large_image_of_one_colour_is_read(root: Path) -> None:
+    save_image(root / "train/cat/0.png", 7, size=(2000, 1500))
+    assert (root / "train/cat/0.png").stat().st_size * 400 > 2000 * 1500
+    train, _, _ = read_folder(root, seed=0, image_size=4)
+    assert 7 in read_values(train)
+
+
+def test_more_pixels_than_a_file_can_have_are_refused(root: Path, cheap_refusal: Refusal) -> None:
+    """Lossless WebP says in a few bytes that all pixels are alike."""
+    path = root / "train/cat/0.png"
+    Image.new("RGB", (4000, 4000), (9, 8, 7)).save(path, "WEBP", lossless=True)
+    size = path.stat().st_size
+    line = cheap_refusal(lambda: read_folder(root, seed=0, image_size=4))
+    assert line == f"{path}: 4000x4000 pixels in {size} bytes; no image packs so well"
+
+
+def test_a_jpeg_of_many_scans_is_refused(root: Path, refusal: Refusal) -> None:
+    path = root / "train/cat/0.png"
+    Image.new("RGB", (64, 64), (9, 8, 7)).save(path, "JPEG", progressive=True)
+    assert len(read_folder(root, seed=0, image_size=4)[0]) == 15
+    data = path.read_bytes()
+    last = data.rindex(b"\xff\xda")
+    path.write_bytes(data[:last] + data[last:-2] * 64 + data[-2:])
+    assert refusal(read_folder, root, seed=0, image_size=4).endswith(
+        "a JPEG of more than 64 scans; save it anew"
+    )
+
+
+def test_a_huge_file_is_not_read(root: Path, cheap_refusal: Refusal) -> None:
+    path = root / "train/cat/0.png"
+    path.write_bytes(b"RIFF\xff\xff\xff\x7fWEBPVP8L")
+    os.truncate(path, 2**40)
+    assert "larger than 134217728 bytes" in cheap_refusal(lambda: read_folder(root, seed=0, image_size=4))
+
+
 def test_no_damage_to_an_image_causes_anything_but_a_refusal(
     tmp_path: Path, rng: np.random.Generator, mutate: Callable[[bytes, int], Iterator[bytes]]
 ) -> None:
