@@ -9,6 +9,7 @@ from tests.torture import (
     configs,
     datafiles,
     environment,
+    images,
     memory,
     plans,
     sizes,
@@ -65,6 +66,7 @@ ROWS = {
         Row("S1-idx", "bad IDX files are refused", datafiles.check_idx, 1_000_000, 6000),
         Row("S1-cifar", "bad CIFAR-10 batches are refused", datafiles.check_cifar, 1_000_000, 5000),
         Row("S1-archive", "bad archives are refused", datafiles.check_archive, 1_000_000, 4000),
+        Row("S1-image", "bad images are refused", images.check_image, 1_000_000, 4000),
         Row("S1-checkpoint", "bad checkpoints are refused", checkpoints.check_checkpoint, 1_000_000, 8000),
     )
 }
