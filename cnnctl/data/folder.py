@@ -6,6 +6,7 @@ nothing whose size is not known to be sane. Ignores EXIF rotation and transparen
 changes no file.
 """
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
@@ -209,11 +210,12 @@ def _open_image(path: Path) -> Iterator["Image"]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; resize the image beforehand")
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            _check_image(image, path)
-            yield image
+        with warnings.catch_warnings(action="ignore"), _BoundedFile(path) as file:
+            if file.size > MAX_FILE_BYTES:
+                raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; resize the image beforehand")
+            with Image.open(file, formats=FORMATS) as image:
+                _check_image(image, path, file.size)
+                yield image
     except DataError:
         raise
     except Image.DecompressionBombError:
@@ -225,13 +227,24 @@ def _open_image(path: Path) -> Iterator["Image"]:
         raise DataError(f"{path}: not a whole image ({reason or type(error).__name__})") from None
 
 
-def _check_image(image: "Image", path: Path) -> None:
+class _BoundedFile(io.BufferedReader):
+    """A file that takes memory for no more than its size: Pillow asks for as many bytes as a header says."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(self.size if size is None or size < 0 else min(size, self.size))
+
+
+def _check_image(image: "Image", path: Path, size: int) -> None:
     """Raises DataError for what takes more time or memory than an image of its file's length may."""
     if image.mode not in GREY_MODES | COLOUR_MODES:
         raise DataError(f"{path}: pixels of mode {image.mode}; give images of 8 bits a channel")
     if image.format in ANIMATED and getattr(image, "is_animated", False):
         raise DataError(f"{path}: an animation; give a single image")
-    pixels, size = image.width * image.height, path.stat().st_size
+    pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise DataError(f"{path}: more than {MAX_PIXELS} pixels; resize the image beforehand")
     if pixels > max(FREE_PIXELS, PIXELS_PER_BYTE * size):

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -303,6 +304,19 @@ def test_bombs_and_damaged_images_are_refused(
     line = cheap_refusal(lambda: read_folder(root, seed=0, image_size=4))
     assert line.startswith(f"{path}: ")
     assert said in line
+
+
+def test_a_chunk_that_lies_about_its_length_takes_no_memory(root: Path) -> None:
+    """Its pixels are all there: what Pillow asks for is the rest."""
+    data = bytearray(make_png(4, 3, data=bytes(3 * 13)))
+    data[33:37] = b"\x7f\xff\xff\xff"
+    (root / "train/cat/0.png").write_bytes(data)
+    tracemalloc.start()
+    try:
+        assert len(read_folder(root, seed=0)[0]) == 15
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def save_frames(path: Path, kind: str, **options: object) -> None:

@@ -69,7 +69,7 @@ class _Watch:
         raise Trespass(self.seen[-1])
 
     def _may_open(self, path: object, mode: str | None, flags: int) -> bool:
-        if not isinstance(path, (str, bytes)) or flags & WRITING:
+        if not isinstance(path, (str, bytes, os.PathLike)) or flags & WRITING:
             return False
         return os.path.abspath(os.fsdecode(path)).startswith(self.root + os.sep)
 
