@@ -34,7 +34,7 @@ IMAGE_BYTES = 3 * 32 * 32
 LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 """The official folders, and what their batches' names end with."""
 UNREAD = {"batches.meta", "batches.meta.txt", "readme.html"}
-MAX_BATCH_BYTES = 40 * 2**20
+MAX_BATCH_BYTES = 32 * 2**20
 """Official batches have 30.7 MB (binary) and 31.0 MB (Python)."""
 MAX_UNREAD_BYTES = 2**16
 MAX_PADDING_BYTES = 2**16
