@@ -159,7 +159,7 @@ TAR_TYPES = (
     b"Z",
     b"\xff",
 )
-TAR_SIZES = (0, 1, 511, 512, BATCH_BYTES, 2**16 + 1, 40 * 2**20 + 1, 2**33, 2**63, 2**80, -1, -512)
+TAR_SIZES = (0, 1, 511, 512, BATCH_BYTES, 2**16 + 1, 32 * 2**20 + 1, 2**33, 2**63, 2**80, -1, -512)
 
 
 def check_idx(seed: int, number: int, tally: Tally) -> None:

@@ -268,7 +268,6 @@ def create_foreign() -> list[bytes]:
         "TGA",
         "PCX",
         "SGI",
-        "IM",
         "ICNS",
         "DDS",
         "PDF",

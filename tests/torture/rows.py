@@ -9,6 +9,7 @@ from tests.torture import (
     configs,
     datafiles,
     environment,
+    hostile,
     images,
     memory,
     plans,
@@ -68,5 +69,6 @@ ROWS = {
         Row("S1-archive", "bad archives are refused", datafiles.check_archive, 1_000_000, 4000),
         Row("S1-image", "bad images are refused", images.check_image, 1_000_000, 4000),
         Row("S1-checkpoint", "bad checkpoints are refused", checkpoints.check_checkpoint, 1_000_000, 8000),
+        Row("S2", "hostile files are refused", hostile.check_hostile, hostile.CASES, hostile.CASES, 1),
     )
 }
