@@ -7,15 +7,17 @@ be, waits for no server that stalls, resumes nothing and unpacks nothing.
 """
 
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from time import monotonic
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from cnnctl.errors import DataError
@@ -27,7 +29,11 @@ CHUNK_BYTES = 2**16
 STALL_S = 30.0
 """A server that is silent for so long has stalled."""
 SLOWEST_BYTES_PER_S = 1024
-"""So has one that sends less than this after its first STALL_S."""
+"""So has one that sends less than this after its first STALL_S, headers included."""
+MAX_OVERHEAD_BYTES = 2**18
+"""What an answer may have besides twice the file: headers, and the lengths of its chunks."""
+SHOWN_CHARACTERS = 200
+ATTEMPTS = 100
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 
@@ -72,7 +78,7 @@ def fetch_file(
         url = mirror + file.name
         with reporting_os_errors(target):
             try:
-                with placing(target) as temporary, temporary.open("xb") as out:
+                with placing(target) as temporary, _create(temporary) as out:
                     _download(url, file, out.write, on_download, stall_s, allow_loopback)
                 return target
             except DataError as error:
@@ -146,23 +152,20 @@ def _receive(url: str, size: int, stall_s: float, allow_loopback: bool) -> Itera
 
     received = 0
     try:
-        with _open(url, stall_s, allow_loopback) as response:
+        with _open(url, size, stall_s, allow_loopback) as response:
             if response.length not in {None, size}:
                 raise DataError(f"has {response.length:,} bytes where {size:,} are expected")
             yield b""
-            started = monotonic()
             while chunk := response.read1(CHUNK_BYTES):
                 received += len(chunk)
                 if received > size:
                     raise DataError(f"goes on after the {size:,} bytes that are expected")
-                if monotonic() - started > stall_s + received / SLOWEST_BYTES_PER_S:
-                    raise DataError(f"only {received:,} bytes came in {monotonic() - started:.0f} s")
                 yield chunk
     except (OSError, HTTPException, ValueError) as error:
         raise DataError(_explain(error)) from error
 
 
-def _open(url: str, stall_s: float, allow_loopback: bool) -> Any:
+def _open(url: str, size: int, stall_s: float, allow_loopback: bool) -> Any:
     """The response for `url`.
 
     Redirects are followed here because urllib would read the whole body of one, however long.
@@ -170,19 +173,17 @@ def _open(url: str, stall_s: float, allow_loopback: bool) -> Any:
     from urllib import error, request
 
     opener = request.OpenerDirector()
-    for handler in (
-        request.ProxyHandler,
-        request.HTTPHandler,
-        request.HTTPSHandler,
-        request.HTTPDefaultErrorHandler,
-        request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
+    connections = request.HTTPHandler(), request.HTTPSHandler()
+    for handler in connections:
+        handler.do_open = partial(_connect, handler.do_open, size, stall_s)  # type: ignore[method-assign]
+    others = request.ProxyHandler(), request.HTTPDefaultErrorHandler(), request.HTTPErrorProcessor()
+    for added in (*connections, *others):
+        opener.add_handler(added)
     for _ in range(MAX_REDIRECTS + 1):
         parts = urlsplit(url)
         loopback = allow_loopback and (parts.scheme, parts.hostname) == ("http", "127.0.0.1")
         if parts.scheme != "https" and not loopback:
-            raise DataError(f"leads to {url}, which is not https")
+            raise DataError(f"leads to {_quote(url)}, which is not https")
         try:
             return opener.open(url, timeout=stall_s)
         except error.HTTPError as answer:
@@ -194,9 +195,77 @@ def _open(url: str, stall_s: float, allow_loopback: bool) -> Any:
     raise DataError(f"more than {MAX_REDIRECTS} redirects")
 
 
+def _connect(
+    do_open: Callable[..., Any],
+    size: int,
+    stall_s: float,
+    kind: Callable[..., Any],
+    *args: Any,
+    **options: Any,
+) -> Any:
+    """What urllib does to open a connection of that kind, and to have its answers read with limits."""
+    from http.client import HTTPResponse
+
+    def respond(*args: Any, **options: Any) -> HTTPResponse:
+        response = HTTPResponse(*args, **options)
+        response.fp = io.BufferedReader(_LimitedReader(response.fp.detach(), size, stall_s))
+        return response
+
+    def connect(*args: Any, **options: Any) -> Any:
+        connection = kind(*args, **options)
+        connection.response_class = respond
+        return connection
+
+    return do_open(connect, *args, **options)
+
+
+class _LimitedReader(io.RawIOBase):
+    """All that a server sends, headers too, of which http.client would read any number at any speed.
+
+    Raises DataError when it is more than an answer with `size` bytes can have, or comes too slowly.
+    """
+
+    def __init__(self, raw: io.RawIOBase, size: int, stall_s: float) -> None:
+        self._raw, self._size, self._stall_s = raw, size, stall_s
+        self._received, self._started = 0, monotonic()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        count = self._raw.readinto(buffer)
+        self._received += count or 0
+        seconds = monotonic() - self._started
+        if seconds > self._stall_s + self._received / SLOWEST_BYTES_PER_S:
+            raise DataError(f"only {self._received:,} bytes came in {seconds:.0f} s")
+        if self._received > 2 * self._size + MAX_OVERHEAD_BYTES:
+            raise DataError(f"sends {self._received:,} bytes around the {self._size:,} that are expected")
+        return int(count)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _create(path: Path) -> BinaryIO:
+    """A new file, also when another download that failed is just removing the folder it had made."""
+    for _ in range(ATTEMPTS):
+        with suppress(FileNotFoundError):
+            return path.open("xb")
+        with suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("xb")
+
+
 def _explain(error: Exception) -> str:
     cause = getattr(error, "reason", error)
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return _quote(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
+
+
+def _quote(text: str) -> str:
+    """What a server sent, as an error line tells it: on one line, and not at any length."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:SHOWN_CHARACTERS])
+    return shown if len(text) <= SHOWN_CHARACTERS else f"{shown}..."
 
 
 def _sync(path: Path) -> None:

@@ -52,6 +52,18 @@ def drip(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(STALL_S / 10)
 
 
+def continue_forever(handler: BaseHTTPRequestHandler) -> None:
+    while True:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+def drip_headers(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        handler.wfile.write(b"y")
+        time.sleep(STALL_S / 10)
+
+
 def redirect_forever(handler: BaseHTTPRequestHandler) -> None:
     answer(302, Location=f"{handler.path}x")(handler)
 
@@ -68,6 +80,10 @@ ANSWERS: dict[str, Answer] = {
     "/endless/": send_forever,
     "/stall/": stall,
     "/drip/": drip,
+    "/continue/": continue_forever,
+    "/drip-headers/": drip_headers,
+    "/verbose/": lambda handler: handler.wfile.write(b"SSH-2.0-\x1b[2J" + b"x" * 60_000) and None,
+    "/far/": answer(302, Location="ftp://" + "x" * 60_000),
     "/missing/": answer(404, body=b"<html>"),
     "/insecure/": answer(302, Location="http://example.org/images.gz"),
     "/local/": answer(302, Location="file:///etc/passwd"),
@@ -90,11 +106,17 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    """Has room for eight clients to wait at once."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The URL of a server on the loopback."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.daemon_threads = True
+    with Server(("127.0.0.1", 0), Handler) as http:
         Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
@@ -127,13 +149,17 @@ def test_the_right_bytes_arrive(server: str, tmp_path: Path, path: str) -> None:
         ("/endless/", "goes on after the 262,144 bytes that are expected"),
         ("/stall/", "timed out"),
         ("/drip/", "bytes came in 0 s"),
+        ("/continue/", "bytes around the 262,144 that are expected"),
+        ("/drip-headers/", "bytes came in 0 s"),
+        ("/verbose/", r"SSH-2.0-\x1b[2J"),
+        ("/far/", "which is not https"),
         ("/missing/", "the server answers with status 404"),
         ("/nowhere/", "the server answers with status 302"),
         ("/insecure/", "leads to http://example.org/images.gz, which is not https"),
         ("/local/", "leads to file:///etc/passwd, which is not https"),
         ("/misdirected/", "Invalid IPv6 URL"),
         ("/loop/", "more than 5 redirects"),
-        ("/garbage/", "\x16\x03\x01 not HTTP"),
+        ("/garbage/", r"\x16\x03\x01 not HTTP"),
         ("/silent/", "Remote end closed connection without response"),
     ],
 )
@@ -142,6 +168,8 @@ def test_what_is_not_right_leaves_nothing_behind(server: str, tmp_path: Path, pa
         fetch(tmp_path / "made" / "for it", server + path)
     assert str(caught.value).startswith(f"{server}{path}images.gz: ")
     assert reason in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
     assert list(tmp_path.iterdir()) == []
 
 
