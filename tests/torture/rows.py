@@ -8,6 +8,7 @@ from tests.torture import (
     checkpoints,
     configs,
     datafiles,
+    downloads,
     environment,
     hostile,
     images,
@@ -70,5 +71,6 @@ ROWS = {
         Row("S1-image", "bad images are refused", images.check_image, 1_000_000, 4000),
         Row("S1-checkpoint", "bad checkpoints are refused", checkpoints.check_checkpoint, 1_000_000, 8000),
         Row("S2", "hostile files are refused", hostile.check_hostile, hostile.CASES, hostile.CASES, 1),
+        Row("S3", "downloads are right or absent", downloads.check_download, 5000, 80),
     )
 }
