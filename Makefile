@@ -27,7 +27,7 @@ train: $(VENV)/installed ## build, then train the quick-start network
 test: $(VENV)/developer ## build, then run the tests
 	$(BIN)/python -m pytest --numprocesses auto
 
-torture: $(VENV)/developer ## prove every promise about the kernels at full length: some hours
+torture: $(VENV)/developer ## prove every promise at full length: some hours
 	$(BIN)/python -m tests.torture
 
 sanitize: $(VENV)/developer ## build kernels that check every access, then run the tests of memory safety
@@ -38,7 +38,7 @@ sanitize: $(VENV)/developer ## build kernels that check every access, then run t
 	ln -sfn $(CURDIR)/tests build/sanitize/site/tests
 	cd build/sanitize/site && CC=gcc $(abspath $(BIN))/python -m tests.sanitized $(SANITIZED)
 
-mutants: $(VENV)/developer ## plant faults in the kernels, one at a time: every one has to be found
+mutants: $(VENV)/developer ## plant faults, one at a time: every one has to be found
 	$(BIN)/python -m tests.mutants
 
 zoo: $(VENV)/developer ## train every shipped config to its end, and write what it reaches: some hours

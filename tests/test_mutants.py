@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.__main__ import HarnessError, choose, judge
+from tests.mutants.__main__ import HarnessError, choose, choose_harness, judge
 from tests.mutants.patches import FOLDER, Mutant, PatchError, read_mutant, read_mutants
+from tests.torture.__main__ import find_rows
 
 ROOT = Path(__file__).parents[1]
 MUTANTS = read_mutants()
@@ -20,7 +21,7 @@ def test_there_are_enough_and_they_are_numbered() -> None:
     assert len(MUTANTS) >= 25
     assert [mutant.number for mutant in MUTANTS] == [f"{i:02}" for i in range(1, len(MUTANTS) + 1)]
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
-    assert {mutant.promise for mutant in MUTANTS} == {f"K{i}" for i in range(1, 9)}
+    assert {mutant.promise for mutant in MUTANTS} == {*(f"K{i}" for i in range(1, 9)), "S1", "S2", "S3"}
     assert [path for path in FOLDER.glob("*.patch") if not re.fullmatch(r"\d\d-[a-z0-9-]+", path.stem)] == []
 
 
@@ -48,6 +49,14 @@ def test_a_patch_without_a_header_is_an_error(tmp_path: Path) -> None:
     path.write_text("--- a/ext/conv.c\n+++ b/ext/conv.c\n")
     with pytest.raises(PatchError, match="does not begin with what it breaks"):
         read_mutant(path)
+
+
+def test_a_fault_is_looked_for_by_the_rows_of_its_promise() -> None:
+    for mutant in MUTANTS:
+        name = choose_harness(mutant).split()[-1]
+        assert find_rows(name)
+        assert name == mutant.promise or all(row.startswith("K") for row in find_rows(name))
+        assert all(file.startswith("cnnctl/") for file in mutant.files if mutant.promise.startswith("S"))
 
 
 def test_mutants_are_chosen_by_number_or_name() -> None:

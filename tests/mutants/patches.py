@@ -34,7 +34,7 @@ class Mutant:
     """One planted fault.
 
     Attributes:
-        promise: what is expected to catch it, a row of the promises about kernels.
+        promise: what is expected to catch it, a promise about kernels (K) or input (S).
         sanitize: whether it takes the sanitized kernels to see it.
         files: what it touches, relative to the root.
     """
@@ -65,7 +65,9 @@ def read_mutant(path: Path) -> Mutant:
     text = path.read_text()
     header = HEADER.match(text)
     if header is None:
-        raise PatchError(f"{path.name} does not begin with what it breaks and a line Caught by: K...")
+        raise PatchError(
+            f"{path.name} does not begin with what it breaks and a line Caught by: K1 or the like"
+        )
     return Mutant(
         path, header["fault"], header["promise"], bool(header["sanitize"]), tuple(TOUCHED.findall(text))
     )

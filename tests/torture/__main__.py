@@ -42,7 +42,9 @@ def main() -> int:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all by default")
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}, or how some begin; all by default"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another stream of cases")
     parser.add_argument("--case", type=int, help="this case alone, to look at a failure")
     parser.add_argument("--cases", type=int, help="how many, instead of all")
@@ -51,9 +53,15 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     options = parser.parse_args()
     for name in options.rows:
-        if name not in ROWS:
+        if not find_rows(name):
             parser.error(f"{name!r} is not a row; known: {', '.join(ROWS)}")
+    options.rows = [row for name in options.rows for row in find_rows(name)]
     return options
+
+
+def find_rows(name: str) -> list[str]:
+    """The row of that name, or all whose names begin so: S1 and K name several."""
+    return [name] if name in ROWS else [row for row in ROWS if row.startswith(name)]
 
 
 def report(row: Row, seed: int, tally: Tally, failure: Failure | None, seconds: float) -> None:
