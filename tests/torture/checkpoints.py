@@ -145,7 +145,7 @@ def create_files() -> list[bytes]:
         weight = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 7
         progress = Progress(step=step, epoch=1, position=3, loss_sum=0.1, correct=5, images=12, best=0.75)
         checkpoint = Checkpoint(
-            Metadata(progress=progress, config_hash="ab" * 32, seed=231, engine={"backend": "naive"}),
+            Metadata(progress=progress, config="name: x\n", seed=231, engine={"backend": "naive"}),
             params={"conv1.weight": weight, "conv1.bias": np.array([0, -0.0], np.float32)},
             statistics={"batchnorm1.running_mean": np.full(2, 0.5)},
             slots={"m/conv1.weight": weight, "v/conv1.weight": weight**2},
