@@ -28,10 +28,10 @@ MAX_HEADER_BYTES = 1024
 """numpy.save takes 118 for any array of numbers."""
 SHOWN_CHARACTERS = 80
 
-_NUMBER = r"[ \n]*+(?:0|[1-9][0-9]{0,19})L?+[ \n]*+"
-_VALUE = rf"(?:'[^'\\]*+'|True|False|\((?:(?:{_NUMBER},)++(?:{_NUMBER})?+)?+[ \n]*+\))"
-_FIELD = rf"[ \n]*+'(descr|fortran_order|shape)'[ \n]*+:[ \n]*+({_VALUE})[ \n]*+"
-_HEADER = re.compile(rf"\{{{_FIELD},{_FIELD},{_FIELD},?+[ \n]*+\}}[ \n]*+")
+_NUMBER = r"[ \n]*(?:0|[1-9][0-9]{0,19})L?[ \n]*"
+_VALUE = rf"(?:'[^'\\]*'|True|False|\((?:(?:{_NUMBER},)+(?:{_NUMBER}|[ \n]*)|[ \n]*)\))"
+_FIELD = rf"[ \n]*'(descr|fortran_order|shape)'[ \n]*:[ \n]*({_VALUE})[ \n]*"
+_HEADER = re.compile(rf"\{{{_FIELD},{_FIELD},{_FIELD}(?:,[ \n]*)?\}}[ \n]*")
 
 
 def read_npz(path: FilePath) -> tuple[Split, Split, tuple[str, ...]]:
