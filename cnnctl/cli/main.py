@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from signal import SIGINT, SIGTERM
 
 import click
 
 from cnnctl.cli.groups import HintingGroup
 from cnnctl.errors import CnnctlError, Interrupted
+from cnnctl.train.signals import handling_signals
 
 COMMANDS = {
     "train": ("cnnctl.cli.train", "train", "Train a network, or go on with a run."),
@@ -27,6 +29,7 @@ COMMANDS = {
     "info": ("cnnctl.cli.info", "info", "Show CPU, threads, versions and build."),
 }
 """Name -> module, attribute, one line of help."""
+SIGNAL_WORDS = {SIGINT: "interrupted", SIGTERM: "terminated"}
 
 
 class LazyGroup(HintingGroup):
@@ -69,6 +72,26 @@ def cli() -> None:
     """Train, check and time convolutional networks on the CPU you already have."""
 
 
+class Stopped(BaseException):
+    """A signal came where nobody waits for one; no `except Exception` on the way is to hold it up."""
+
+
+class Stopper:
+    """Ends a command at its first signal. What comes later, while it clears up, changes nothing."""
+
+    def __init__(self) -> None:
+        self._is_ending = False
+
+    def __call__(self, signal_number: int) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            raise Stopped(signal_number)
+
+    def ignore_more(self) -> None:
+        """From here on every signal comes late."""
+        self._is_ending = True
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -76,15 +99,24 @@ def main(args: Sequence[str] | None = None) -> int:
     143 after a signal. A failure is one line on stderr; the traceback of one that nobody
     foresaw is shown with CNNCTL_DEBUG=1.
     """
+    stopper = Stopper()
+    with handling_signals(stopper):
+        try:
+            try:
+                return _run(args)
+            finally:
+                stopper.ignore_more()
+        except (Exception, Stopped) as error:
+            return _report(error)
+
+
+def _run(args: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name may hold any byte
-    try:
-        code = cli.main(args, prog_name="cnnctl", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a full disk can still be reported
-    except (Exception, KeyboardInterrupt) as error:
-        return _report(error)
+    code = cli.main(args, prog_name="cnnctl", standalone_mode=False)
+    if sys.stdout is not None:
+        sys.stdout.flush()  # here, where a full disk can still be reported
     return code if isinstance(code, int) else 0
 
 
@@ -105,9 +137,12 @@ def _report(error: BaseException) -> int:
         case click.ClickException():
             display.error(error.format_message())
             return 2
-        case click.Abort() | KeyboardInterrupt():
-            display.error("interrupted")
-            return 130
+        case Stopped(args=(number,)):
+            display.note(f"cnnctl: {SIGNAL_WORDS[number]}")
+            return 128 + int(number)
+        case click.Abort():  # a prompt that found nobody to answer
+            display.error("aborted: there was no answer")
+            return 1
         case BrokenPipeError():
             _give_up_output()  # its reader has left
             return 1

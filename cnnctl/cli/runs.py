@@ -5,7 +5,6 @@ Shows what the training room has read; reads no file itself, and removes nothing
 
 from dataclasses import asdict
 from pathlib import Path
-from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -195,16 +194,19 @@ def tail(run: str, count: int, as_json: bool, runs_dir: str) -> None:
     """Follow the metrics of RUN (by default the latest), until it ends or Ctrl-C."""
     from cnnctl.train.run_directory import find_run
     from cnnctl.train.runs import follow_metrics, summarize_run
+    from cnnctl.train.signals import handling_signals
 
     path = find_run(run, Path(runs_dir))
-    try:
+
+    def leave(signal_number: int) -> None:
+        raise Interrupted(f"{path}: no longer followed; it goes on", signal_number)
+
+    with handling_signals(leave):
         for entry in follow_metrics(path, count):
             if as_json:
                 display.print_json_line(entry)
             else:
                 display.print_text(_show_entry(entry))
-    except KeyboardInterrupt:
-        raise Interrupted(f"{path}: no longer followed; it goes on", SIGINT) from None
     summary = summarize_run(path)
     display.note(f"{path}: {summary.state} after step {summary.steps:,}")
 

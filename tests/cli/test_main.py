@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from cnnctl.cli import main as cli_main
-from cnnctl.cli.main import COMMANDS, cli
+from cnnctl.cli.main import COMMANDS, Stopped, cli
 from cnnctl.errors import (
     BackendError,
     CheckFailed,
@@ -120,7 +120,9 @@ class TestFailures:
             (Diverged("no"), 4, "error: no"),
             (Interrupted("stopped", 2), 130, "stopped"),
             (Interrupted("stopped", 15), 143, "stopped"),
-            (KeyboardInterrupt(), 130, "error: interrupted"),
+            (Stopped(2), 130, "interrupted"),
+            (Stopped(15), 143, "terminated"),
+            (click.Abort(), 1, "error: aborted: there was no answer"),
             (
                 FileNotFoundError(2, "No such file or directory", "a.npz"),
                 1,

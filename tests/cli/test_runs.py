@@ -210,7 +210,7 @@ class TestTail:
         run = start("first")
 
         def press(seconds):
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
         monkeypatch.setattr(module, "sleep", press)
         with RunDirectory(run.path).locked():
