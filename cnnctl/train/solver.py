@@ -131,7 +131,7 @@ class Solver:
         while progress.position < min(self._steps_per_epoch, self._total_steps - first_step):
             self._take_step()
             if self._is_checkpoint_due():
-                self._save(LAST)
+                self._save(LAST, keep=True)
             self._stop_if_asked()
             if self._is_time_over():
                 break
@@ -210,7 +210,7 @@ class Solver:
         # `best` goes first: if it alone is written, the epoch is done again and ends alike.
         is_due = progress.ended_by or (epochs and epoch % epochs == 0)
         if names := [*[BEST] * is_best, *[LAST] * bool(is_due)]:
-            self._save(*names)
+            self._save(*names, keep=bool(is_due))
         self._observer.on_epoch(EpochInfo(epoch, self._epochs, train, validation, seconds))
 
     def _note_score(self, validation: Scores) -> bool:
@@ -263,9 +263,13 @@ class Solver:
         step = f"step {self._progress.step} of {self._total_steps}"
         raise Interrupted(f"stopped after {step}; go on with: {resume}", self._stop.signal_number)
 
-    def _save(self, *names: str) -> None:
-        """Write the state as these checkpoints. Raises Diverged rather than save a NaN."""
-        progress = self._progress
+    def _save(self, *names: str, keep: bool = False) -> None:
+        """Write the state as these checkpoints, and as one to keep where the run keeps them.
+
+        Raises Diverged rather than save a NaN. What is due goes before `last`: a run that is cut off
+        between them takes up the state before, and writes the same again.
+        """
+        progress, most_kept = self._progress, self._settings.checkpoints.keep
         with self._timing.measure("checkpoint"):
             progress.jsonl_bytes, progress.csv_bytes = self._metrics.sync()
             checkpoint = self._experiment.capture(progress)
@@ -275,10 +279,10 @@ class Solver:
             if LAST in names:
                 self._timing.save()
                 self._run.write_status("running", progress.step, progress.epoch)
+            if keep and most_kept:
+                keep_checkpoint(self._run.checkpoints, content, progress.step, most_kept)
             for name in names:
                 save_checkpoint(self._run.checkpoints, content, name)
-            if LAST in names and (keep := self._settings.checkpoints.keep):
-                keep_checkpoint(self._run.checkpoints, content, progress.step, keep)
             self._saved_at = perf_counter()
 
     def _describe_divergence(self, what: str) -> Diverged:
