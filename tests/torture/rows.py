@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tests.faults import disks, interrupts, kills, power, starts
 from tests.torture import (
     arithmetic,
     checkpoints,
@@ -64,6 +65,11 @@ ROWS = {
             0,
             1,
         ),
+        Row("R1", "killed, a run ends as it would", kills.check_kill, 700, 12),
+        Row("R2", "a power cut loses nothing saved", power.check_power_cut, 5000, 60),
+        Row("R3", "a bad disk: one line, no loss", disks.check_disk, 9000, 60),
+        Row("R5", "Ctrl-C and SIGTERM stop cleanly", interrupts.check_interrupt, 200, 16),
+        Row("O1", "runs never collide", starts.check_starts, 20, 4),
         Row("S1-yaml", "bad configs are refused", configs.check_yaml, 1_000_000, 2000),
         Row("S1-idx", "bad IDX files are refused", datafiles.check_idx, 1_000_000, 6000),
         Row("S1-cifar", "bad CIFAR-10 batches are refused", datafiles.check_cifar, 1_000_000, 5000),

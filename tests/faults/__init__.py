@@ -1,0 +1,1 @@
+"""What runs promise under faults (R, O), planted and looked for."""

@@ -1,0 +1,150 @@
+"""Runs that faults happen to, small enough for thousands, and how each ends when nothing happens.
+
+Together they use whatever a run remembers from one step to the next: statistics, slots, schedules, counters,
+random numbers of several kinds.
+"""
+
+import hashlib
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tests.faults.stage import Ended, raise_curtain
+from tests.torture.guard import make_ground
+from tests.torture.tally import Mismatch
+
+EPOCHS, STEPS_PER_EPOCH = 3, 7
+_NETWORK: list[Any] = [{"conv": {"filters": 3, "kernel": 3}}, "batchnorm", "relu", {"maxpool": 2}]
+_ADAM = {"optimizer": {"adam": {"lr": 0.01}}, "epochs": EPOCHS, "batch_size": 10, "log_every": 1}
+_SGD = {**_ADAM, "optimizer": {"sgd": {"lr": 0.05, "momentum": 0.9, "nesterov": True}}}
+SCENES: dict[str, dict[str, Any]] = {
+    "plain": {"solver": {**_ADAM, "l2": 0.001}},
+    "often": {"solver": {**_SGD, "checkpoints": {"steps": 3, "keep": 2}}},
+    "early": {
+        "solver": {
+            **_ADAM,
+            "epochs": 6,
+            "monitor": "loss",
+            "early_stopping": {"patience": 1, "min_delta": 0.2},
+        }
+    },
+    "random": {
+        "augment": {"flip": True, "crop": 6, "brightness": 0.2, "cutout": 2, "mixup": 0.4},
+        "layers": [*_NETWORK, {"dropout": 0.4}, {"linear": 6}, "relu", {"dropout": 0.2}],
+        "solver": {**_ADAM, "accumulate": 2, "clip_norm": 0.5, "schedule": "cosine", "warmup": 3},
+    },
+    "plateau": {
+        "solver": {**_SGD, "schedule": {"plateau": {"factor": 0.5, "patience": 0, "threshold": 0.5}}}
+    },
+    "threads": {"threads": 2, "solver": {**_ADAM, "checkpoints": {"steps": 5}, "stop_at": 0.999}},
+}
+
+
+class Scene(NamedTuple):
+    """A config, and how its run ends.
+
+    Attributes:
+        seconds: how long the whole run takes.
+        interval: steps from one checkpoint to the next.
+        outcome: SHA-256 of each file that has to be the same.
+    """
+
+    name: str
+    config: Path
+    seconds: float
+    interval: int
+    outcome: dict[str, str]
+
+
+@cache
+def create_scene(name: str) -> Scene:
+    """Writes its config and lets its run go undisturbed, twice: it has to repeat."""
+    ground = make_ground("faults")
+    config = ground / f"{name}.yaml"
+    config.write_text(json.dumps(describe(name)))
+    runs = ground / f"{name}-unbroken"
+    for _ in range(2):
+        ended = raise_curtain().run(["train", str(config), "--runs-dir", str(runs), "--quiet"])
+        if ended.code:
+            raise Mismatch(f"{name} cannot be run at all: {ended.err}")
+    first, second = (read_outcome(path) for path in sorted(runs.iterdir()))
+    if first != second:
+        raise Mismatch(f"{name} does not repeat: {compare_outcomes(first, second)}")
+    interval = SCENES[name]["solver"].get("checkpoints", {}).get("steps", STEPS_PER_EPOCH)
+    return Scene(name, config, ended.seconds, interval, first)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """The config: 64 images to train on in batches of 10, and 16 held out."""
+    scene = SCENES[name]
+    layers = [*scene.get("layers", _NETWORK), {"linear": 4}]
+    augment = scene.get("augment", {"shift": 1})
+    return {
+        "name": name,
+        "data": {"dataset": "npz", "path": str(draw_images()), "validation": 16, "augment": augment},
+        "network": {"layers": layers},
+        "solver": scene["solver"],
+        "engine": {"threads": scene.get("threads", 1), "seed": 231},
+    }
+
+
+@cache
+def draw_images() -> Path:
+    """Images of 8x8 whose class is the quarter that is bright."""
+    rng = np.random.default_rng(5)
+    path = make_ground("faults") / "quarters.npz"
+    arrays = {}
+    for split, count in (("train", 80), ("test", 20)):
+        labels = rng.integers(0, 4, count)
+        images = rng.integers(0, 160, (count, 1, 8, 8), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            row, column = divmod(label, 2)
+            image[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 60
+        arrays |= {f"x_{split}": images, f"y_{split}": labels}
+    np.savez(path, **arrays)
+    return path
+
+
+def read_outcome(run: Path) -> dict[str, str]:
+    """File -> SHA-256, of all files but those that hold times, places or processes."""
+    files = ["resolved.yaml", "data.json", "metrics.jsonl", "metrics.csv", "eval/last.json"]
+    files += sorted(f"checkpoints/{path.name}" for path in (run / "checkpoints").iterdir())
+    return {file: digest(run / file) for file in files if not file.endswith("last.previous.safetensors")}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+
+
+def compare_outcomes(wanted: dict[str, str], found: dict[str, str]) -> str:
+    """The files that differ."""
+    names = sorted(wanted.keys() | found.keys())
+    return ", ".join(name for name in names if wanted.get(name) != found.get(name))
+
+
+def find_runs(runs_dir: Path) -> list[Path]:
+    """Directories that are runs: those that have got their status."""
+    return sorted(path.parent for path in runs_dir.glob("*/status.json"))
+
+
+def finish(scene: Scene, run: Path) -> None:
+    """Go on with a run to its end, undisturbed. Raises Mismatch unless that is the scene's."""
+    ended = raise_curtain().run(["train", "--resume", str(run), "--quiet"])
+    if ended.code:
+        raise Mismatch(f"{scene.name}: cannot be resumed: exit code {ended.code}: {ended.err}")
+    found = read_outcome(run)
+    if found != scene.outcome:
+        raise Mismatch(f"{scene.name}: ends otherwise: {compare_outcomes(scene.outcome, found)}")
+
+
+_LINE = re.compile(r"(cnnctl: warning: [^\n]+\n)*cnnctl: (?!warning|internal)[^\n]+\n")
+
+
+def check_line(ended: Ended) -> None:
+    """What failed has said so in one line, warnings aside."""
+    if not _LINE.fullmatch(ended.err):
+        raise Mismatch(f"exit code {ended.code} with more or less than a line: {ended.err!r}")
