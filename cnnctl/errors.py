@@ -4,6 +4,7 @@ Every message is one line that names the field, the offending value and what wou
 have been accepted. Nothing here prints.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from math import inf
@@ -12,9 +13,15 @@ from typing import Any
 
 
 class CnnctlError(Exception):
-    """Something failed for a reason that can be told in one line. Exit code 1."""
+    """Something failed for a reason that can be told in one line. Exit code 1.
+
+    As text it is that line, whatever names and words from outside it quotes.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return make_line(super().__str__())
 
 
 class ConfigError(CnnctlError):
@@ -69,6 +76,26 @@ class Interrupted(CnnctlError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def make_line(text: str) -> str:
+    r"""The text on one line, and nothing in it that could steer a terminal.
+
+    >>> make_line("run\t.yaml:\n  no such file")
+    'run\\t.yaml: no such file'
+    """
+    return escape(re.sub(r"\s*[\r\n]\s*", " ", text.strip()))
+
+
+def escape(text: str) -> str:
+    """Control characters and undecodable bytes as Python writes them; line feeds stay."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def quote(text: str, most: int = 160) -> str:
+    """What comes from outside, as an error tells it: on one line, and not at any length."""
+    shown = escape(text[:most]).replace("\n", r"\n")
+    return shown if len(text) <= most else f"{shown}..."
 
 
 def describe_alternatives(value: object, alternatives: Iterable[str]) -> str:

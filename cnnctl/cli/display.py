@@ -16,6 +16,7 @@ from time import monotonic
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from cnnctl.errors import escape, make_line
 from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo, Summary
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def print_table(
 
     On a terminal that is too narrow cells are folded; if they are not `foldable`, it is plain text.
     """
-    cells = [["-" if cell is None else _one_line(str(cell)) for cell in row] for row in rows]
+    cells = [["-" if cell is None else make_line(str(cell)) for cell in row] for row in rows]
     rights = [all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
     width = sum(max(map(len, column)) + 3 for column in zip(columns, *cells, strict=True))
     fits = foldable or width <= get_terminal_size().columns
@@ -65,18 +66,18 @@ def print_table(
 
 def note(message: str) -> None:
     """Something worth knowing, on stderr."""
-    print(_printable(message), file=sys.stderr)
+    print(escape(message), file=sys.stderr)
 
 
 def ask(question: str) -> bool:
     """Whether a question on stderr is answered with yes on stdin; no answer is a no."""
-    print(f"{_one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{make_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin is not None and sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def warn(message: str) -> None:
     """Something odd that stops nothing: one line on stderr."""
-    note(f"cnnctl: warning: {_one_line(message)}")
+    note(f"cnnctl: warning: {make_line(message)}")
 
 
 def warn_if_busy(load_average: object) -> None:
@@ -87,7 +88,7 @@ def warn_if_busy(load_average: object) -> None:
 
 def error(message: str) -> None:
     """Something that stopped the command: one line on stderr."""
-    note(f"cnnctl: error: {_one_line(message)}")
+    note(f"cnnctl: error: {make_line(message)}")
 
 
 def internal_error(failure: BaseException, *, traceback: bool) -> None:
@@ -95,7 +96,7 @@ def internal_error(failure: BaseException, *, traceback: bool) -> None:
     if traceback:
         note("".join(format_exception(failure)))
     hint = "please report it" if traceback else "please report it, with CNNCTL_DEBUG=1 for the traceback"
-    note(_one_line(f"cnnctl: internal error: {type(failure).__name__}: {failure}; {hint}"))
+    note(make_line(f"cnnctl: internal error: {type(failure).__name__}: {failure}; {hint}"))
 
 
 class _Progress:
@@ -131,7 +132,7 @@ class _Progress:
         if self._bar is None:
             note(line)
         else:
-            self._bar.write(_printable(line), file=sys.stderr)
+            self._bar.write(escape(line), file=sys.stderr)
 
     def _is_line_due(self) -> bool:
         due = self._bar is None and monotonic() >= self._next_line
@@ -219,7 +220,7 @@ class TrainProgress(_Progress, Observer):
         note(f"scoring the final weights on {format_count(images, f'{split} image')}")
 
     def on_warning(self, message: str) -> None:
-        self._write(f"cnnctl: warning: {_one_line(message)}")
+        self._write(f"cnnctl: warning: {make_line(message)}")
 
     def on_done(self, summary: Summary) -> None:
         self.close()
@@ -282,15 +283,6 @@ def _can_show(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _printable(text: str) -> str:
-    """Control characters and undecodable bytes escaped, so that no file name can steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
-def _one_line(text: str) -> str:
-    return _printable(re.sub(r"\s*[\r\n]\s*", " ", text.strip()))
 
 
 def _without_nonfinite(value: Any) -> Any:

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
-from cnnctl.errors import DataError
+from cnnctl.errors import DataError, quote
 
 OnDownload = Callable[[str, int, int], None]
 """Hears a file's name, the bytes of it that have arrived, and all of its bytes."""
@@ -32,7 +32,6 @@ SLOWEST_BYTES_PER_S = 1024
 """So has one that sends less than this after its first STALL_S, headers included."""
 MAX_OVERHEAD_BYTES = 2**18
 """What an answer may have besides twice the file: headers, and the lengths of its chunks."""
-SHOWN_CHARACTERS = 200
 ATTEMPTS = 100
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
@@ -183,7 +182,7 @@ def _open(url: str, size: int, stall_s: float, allow_loopback: bool) -> Any:
         parts = urlsplit(url)
         loopback = allow_loopback and (parts.scheme, parts.hostname) == ("http", "127.0.0.1")
         if parts.scheme != "https" and not loopback:
-            raise DataError(f"leads to {_quote(url)}, which is not https")
+            raise DataError(f"leads to {quote(url)}, which is not https")
         try:
             return opener.open(url, timeout=stall_s)
         except error.HTTPError as answer:
@@ -259,13 +258,7 @@ def _create(path: Path) -> BinaryIO:
 
 def _explain(error: Exception) -> str:
     cause = getattr(error, "reason", error)
-    return _quote(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
-
-
-def _quote(text: str) -> str:
-    """What a server sent, as an error line tells it: on one line, and not at any length."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:SHOWN_CHARACTERS])
-    return shown if len(text) <= SHOWN_CHARACTERS else f"{shown}..."
+    return quote(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
 
 
 def _sync(path: Path) -> None:

@@ -28,7 +28,7 @@ from safetensors.numpy import load as unpack_tensors
 from safetensors.numpy import save as pack_tensors
 
 from cnnctl.backends.specs import Array
-from cnnctl.errors import CheckpointError, describe_alternatives
+from cnnctl.errors import CheckpointError, describe_alternatives, quote
 from cnnctl.optim import PlateauState
 from cnnctl.train.atomic import reporting_os_errors, write_atomically
 
@@ -39,7 +39,6 @@ _HEAD = rb'{"__metadata__":{"cnnctl":"{\"sha256\":\"'
 _DIGEST = slice(8 + len(_HEAD), 8 + len(_HEAD) + 64)
 _ZEROS = b"0" * 64
 _NAME = re.compile(r"data/(scale|shift)|(params|statistics|optimizer)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
-_SHOWN_CHARACTERS = 160
 
 
 def _check_plateau(state: PlateauState) -> PlateauState:
@@ -177,9 +176,9 @@ class Checkpoint:
         except ValidationError as error:
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise CheckpointError(f"{path}: metadata: {_quote(reason)}") from error
+            raise CheckpointError(f"{path}: metadata: {quote(reason)}") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: unreadable: {_quote(str(error))}") from error
+            raise CheckpointError(f"{path}: unreadable: {quote(str(error))}") from error
         params, statistics, slots = (_select(tensors, p) for p in ("params/", "statistics/", "optimizer/"))
         return cls(metadata, params, statistics, slots, scale, shift, origin=str(path))
 
@@ -258,12 +257,6 @@ def _parse_json(text: str | bytes) -> Any:
         return found
 
     return json.loads(text, object_pairs_hook=refuse_twins)
-
-
-def _quote(text: str) -> str:
-    """What comes from a file, as an error line tells it: on one line, and not at any length."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_SHOWN_CHARACTERS])
-    return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown}..."
 
 
 def _select(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
