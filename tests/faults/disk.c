@@ -26,9 +26,7 @@ static long fails_at, calls, calls_by_kind[16];
 
 #define REAL(name) ((__typeof__(&name))find_real(#name))
 
-static void *find_real(const char *name) {
-    return dlsym(RTLD_NEXT, name);
-}
+static void *find_real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
 /* The absolute path, if it lies below the root. */
 static const char *resolve(int folder, const char *path, char *whole) {
@@ -50,9 +48,7 @@ static const char *resolve(int folder, const char *path, char *whole) {
     return !strncmp(whole, root, length) && (whole[length] == '/' || !whole[length]) ? whole : NULL;
 }
 
-static const char *find_path(int file) {
-    return file >= 0 && file < MOST_FILES ? paths[file] : NULL;
-}
+static const char *find_path(int file) { return file >= 0 && file < MOST_FILES ? paths[file] : NULL; }
 
 static void note(const void *data, size_t size) {
     for (const char *at = data; log_file >= 0 && size;) {
@@ -103,9 +99,7 @@ void disk_fail(const char *folder, long n, int which, int error, int lasts) {
 }
 
 /* Calls of a kind so far that could have failed. */
-long disk_calls(int kind) {
-    return calls_by_kind[kind];
-}
+long disk_calls(int kind) { return calls_by_kind[kind]; }
 
 void disk_watch(const char *folder, const char *log) {
     log_file = REAL(open)(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -113,9 +107,7 @@ void disk_watch(const char *folder, const char *log) {
 }
 
 /* What the process believes to be on disk by now, among the records. */
-void disk_mark(const char *text) {
-    note_words("mark", text, NULL);
-}
+void disk_mark(const char *text) { note_words("mark", text, NULL); }
 
 static int open_it(int folder, const char *path, int flags, mode_t mode) {
     char whole[PATH_MAX], number[24], word[24];
@@ -214,13 +206,9 @@ static int cut(int file, off_t length, __typeof__(&ftruncate) real) {
     return result;
 }
 
-int ftruncate(int file, off_t length) {
-    return cut(file, length, REAL(ftruncate));
-}
+int ftruncate(int file, off_t length) { return cut(file, length, REAL(ftruncate)); }
 
-int ftruncate64(int file, off_t length) {
-    return cut(file, length, REAL(ftruncate));
-}
+int ftruncate64(int file, off_t length) { return cut(file, length, REAL(ftruncate)); }
 
 static int sync_it(int file, __typeof__(&fsync) real) {
     if (!find_path(file))
@@ -234,13 +222,9 @@ static int sync_it(int file, __typeof__(&fsync) real) {
     return result;
 }
 
-int fsync(int file) {
-    return sync_it(file, REAL(fsync));
-}
+int fsync(int file) { return sync_it(file, REAL(fsync)); }
 
-int fdatasync(int file) {
-    return sync_it(file, REAL(fdatasync));
-}
+int fdatasync(int file) { return sync_it(file, REAL(fdatasync)); }
 
 int rename(const char *from, const char *to) {
     char first[PATH_MAX], second[PATH_MAX];
@@ -280,13 +264,9 @@ int mkdir(const char *path, mode_t mode) {
     return change_name(AT_FDCWD, path, "mkdir", real_mkdirat, (int)mode);
 }
 
-int unlink(const char *path) {
-    return change_name(AT_FDCWD, path, "unlink", real_unlinkat, 0);
-}
+int unlink(const char *path) { return change_name(AT_FDCWD, path, "unlink", real_unlinkat, 0); }
 
-int rmdir(const char *path) {
-    return change_name(AT_FDCWD, path, "unlink", real_unlinkat, AT_REMOVEDIR);
-}
+int rmdir(const char *path) { return change_name(AT_FDCWD, path, "unlink", real_unlinkat, AT_REMOVEDIR); }
 
 int unlinkat(int folder, const char *path, int flags) {
     return change_name(folder, path, "unlink", real_unlinkat, flags);

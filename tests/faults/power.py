@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
+from cnnctl.errors import CheckpointError
 from cnnctl.train.checkpoint import load_last_checkpoint
 from tests.faults.disks import set_up
 from tests.faults.scenes import create_scene, find_runs, finish
@@ -101,8 +102,10 @@ def check_what_is_left(recording: Recording, moment: int, ground: Path) -> None:
     if lost := (known | begun) - runs.keys():
         raise Mismatch(f"{sorted(lost)} are gone, or are no runs any more")
     for name, run in runs.items():
-        warnings: list[str] = []
-        step = load_last_checkpoint(run / "checkpoints", warnings.append).metadata.progress.step
+        try:
+            step = load_last_checkpoint(run / "checkpoints", lambda _: None).metadata.progress.step
+        except CheckpointError as error:
+            raise Mismatch(f"no checkpoint is left: {error}") from None
         saved = [int(mark.split()[2]) for mark in marks if mark.startswith(f"saved {name} ")]
         if saved and step < saved[-1]:
             raise Mismatch(f"step {saved[-1]} was saved, and step {step} is there")
@@ -125,7 +128,23 @@ def record(play: str) -> Recording:
     ended = raise_curtain().run(args, watched=(root, log))
     if ended.code:
         raise Mismatch(f"{play} fails on a whole disk: {ended.err}")
-    return Recording(scene, root, before, list(read_records(log.read_bytes())))
+    recording = Recording(scene, root, before, list(read_records(log.read_bytes())))
+    check_notes(recording)
+    return recording
+
+
+def check_notes(recording: Recording) -> None:
+    """The notes are complete: with everything in them done, they give the folder as it is."""
+    copy = make_ground("faults") / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    write_out(Random(0), replay(recording, len(recording.records)), copy, "everything")
+    there, put_together = (
+        {path.relative_to(root): path.is_dir() or path.read_bytes() for path in root.rglob("*")}
+        for root in (recording.root, copy)
+    )
+    if there != put_together:
+        differing = {name for name in there | put_together if there.get(name) != put_together.get(name)}
+        raise Mismatch(f"disk.c has missed a change to {sorted(map(str, differing))}")
 
 
 def read_records(log: bytes) -> Iterator[Record]:

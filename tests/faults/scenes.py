@@ -49,6 +49,7 @@ class Scene(NamedTuple):
 
     Attributes:
         seconds: how long the whole run takes.
+        steps: how many it has.
         interval: steps from one checkpoint to the next.
         outcome: SHA-256 of each file that has to be the same.
     """
@@ -56,6 +57,7 @@ class Scene(NamedTuple):
     name: str
     config: Path
     seconds: float
+    steps: int
     interval: int
     outcome: dict[str, str]
 
@@ -71,11 +73,12 @@ def create_scene(name: str) -> Scene:
         ended = raise_curtain().run(["train", str(config), "--runs-dir", str(runs), "--quiet"])
         if ended.code:
             raise Mismatch(f"{name} cannot be run at all: {ended.err}")
-    first, second = (read_outcome(path) for path in sorted(runs.iterdir()))
+    paths = sorted(runs.iterdir())
+    first, second = map(read_outcome, paths)
     if first != second:
         raise Mismatch(f"{name} does not repeat: {compare_outcomes(first, second)}")
     interval = SCENES[name]["solver"].get("checkpoints", {}).get("steps", STEPS_PER_EPOCH)
-    return Scene(name, config, ended.seconds, interval, first)
+    return Scene(name, config, ended.seconds, count_steps(paths[0] / "metrics.jsonl"), interval, first)
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -118,6 +121,12 @@ def read_outcome(run: Path) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+
+
+def count_steps(metrics: Path) -> int:
+    """The last step with an entry of its own; the last line may be torn."""
+    lines = metrics.read_text().split("\n")[:-1]
+    return max((entry["step"] for entry in map(json.loads, lines)), default=0)
 
 
 def compare_outcomes(wanted: dict[str, str], found: dict[str, str]) -> str:

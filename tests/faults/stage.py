@@ -70,6 +70,10 @@ class Actor:
         """A zombie can be sent signals as well: nothing happens then."""
         os.kill(self.pid, number)
 
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
     def wait(self) -> Ended:
         """Until it ends. One that hangs is killed, and its exit code tells."""
         status = self.stage.ask({"wait": self.pid})

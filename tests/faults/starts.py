@@ -77,7 +77,7 @@ def _stop_in_a_run(actor: Actor, runs_dir: Path, seconds: float) -> Path | None:
         time.sleep(0.001)
     time.sleep(seconds / 2)
     actor.signal(signal.SIGSTOP)
-    if RunDirectory(runs[0]).is_locked():
+    if RunDirectory(runs[0]).read_status().state == "running":
         return runs[0]
     actor.signal(signal.SIGCONT)
     actor.wait()
