@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.faults import disks, interrupts, kills, power, starts
+from tests.faults import damage, disks, interrupts, kills, power, starts
 from tests.torture import (
     arithmetic,
     checkpoints,
@@ -78,5 +78,6 @@ ROWS = {
         Row("S1-checkpoint", "bad checkpoints are refused", checkpoints.check_checkpoint, 1_000_000, 8000),
         Row("S2", "hostile files are refused", hostile.check_hostile, hostile.CASES, hostile.CASES, 1),
         Row("S3", "downloads are right or absent", downloads.check_download, 5000, 80),
+        Row("R4", "damaged checkpoints are refused", damage.check_damage, damage.SECTORS, 6, 1),
     )
 }
