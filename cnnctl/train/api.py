@@ -40,7 +40,7 @@ from cnnctl.train.checkpoint import (
 from cnnctl.train.environment import describe_engine, describe_environment
 from cnnctl.train.evaluate import Evaluation, evaluate_split, read_evaluation, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
-from cnnctl.train.metrics import NEW_FILES, TimingFile
+from cnnctl.train.metrics import NEW_FILES, TimingFile, read_metrics
 from cnnctl.train.observer import Observer, Scores
 from cnnctl.train.predict import Prediction, Predictor
 from cnnctl.train.run_directory import RunDirectory, find_run
@@ -108,8 +108,8 @@ class Run:
         return network
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The entries of metrics.jsonl, in order."""
-        return [json.loads(line) for line in RunDirectory(self.path).read_text("metrics.jsonl").splitlines()]
+        """The entries of metrics.jsonl, in order. Raises RunError when it is damaged."""
+        return read_metrics(RunDirectory(self.path))
 
 
 def train(
@@ -308,8 +308,8 @@ def _fork(
     origin = {"run": os.fspath(path), "checkpoint": name, "step": progress.step}
     files = {
         "origin.json": json.dumps(origin).encode(),
-        "metrics.jsonl": source.read_text("metrics.jsonl").encode()[: progress.jsonl_bytes],
-        "metrics.csv": source.read_text("metrics.csv").encode()[: progress.csv_bytes],
+        "metrics.jsonl": source.read_start("metrics.jsonl", progress.jsonl_bytes),
+        "metrics.csv": source.read_start("metrics.csv", progress.csv_bytes),
     }
     best = source.checkpoints / BEST
     if progress.best is not None and best.exists():

@@ -3,9 +3,12 @@
 A replacement is written under a temporary name beside its target, synced, read back,
 renamed over it, and the directory is synced. Appended files know how far they are on
 disk. Everything under a run directory is written through here; nothing is locked here.
+What is no file, a pipe, say, that might never end, is opened by nobody.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,6 +65,24 @@ def reporting_os_errors(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: {error.strerror or error}") from error
 
 
+def open_regular(path: Path, flags: int) -> int:
+    """A descriptor of a file, made if the flags say so. Waits for nobody.
+
+    Raises RunError where there is something else: a folder, a device, or a pipe that nobody may ever
+    write to. An OSError passes.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # of a pipe that nobody reads
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    raise RunError(f"{path}: not a regular file")
+
+
 class AppendedFile:
     """A text file that only grows, and can be cut back to a known length when reopened."""
 
@@ -69,10 +90,11 @@ class AppendedFile:
         """Open `path` for appending, after cutting it to `length` bytes (0: all of it goes)."""
         self.path = path
         with reporting_os_errors(path):
-            size = path.stat().st_size if path.exists() else 0
+            self._file = os.fdopen(open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+            size = os.fstat(self._file.fileno()).st_size
             if size < length:
+                self._file.close()
                 raise RunError(f"{path}: {size} bytes where {length} are known to have been written")
-            self._file = path.open("ab")
             if size > length:
                 self._file.truncate(length)
 

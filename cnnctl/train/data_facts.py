@@ -5,11 +5,10 @@ Written once, when the run begins; a run from before there was one has none.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from cnnctl.errors import RunError
 from cnnctl.train.experiment import Experiment
-from cnnctl.train.run_directory import RunDirectory
+from cnnctl.train.run_directory import MAX_DETAILS_BYTES, RunDirectory
 
 FILE = "data.json"
 
@@ -40,7 +39,4 @@ def read_data_facts(run: RunDirectory) -> DataFacts | None:
     """None where there is none. Raises RunError if it is damaged."""
     if not (run.path / FILE).exists():
         return None
-    try:
-        return DataFacts.model_validate_json(run.read_text(FILE))
-    except ValidationError as error:
-        raise RunError(f"{run.path / FILE}: {error.errors()[0]['msg']}") from error
+    return run.read_model(DataFacts, FILE, MAX_DETAILS_BYTES)

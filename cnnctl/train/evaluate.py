@@ -8,13 +8,13 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from cnnctl.data import iterate_batches
-from cnnctl.errors import Diverged, RunError
+from cnnctl.errors import Diverged
 from cnnctl.train.experiment import SPLITS, Experiment
 from cnnctl.train.observer import Scores
-from cnnctl.train.run_directory import RunDirectory
+from cnnctl.train.run_directory import MAX_DETAILS_BYTES, RunDirectory
 from cnnctl.train.scores import Details, Tally
 
 
@@ -86,7 +86,4 @@ def read_evaluation(run: RunDirectory, checkpoint: str) -> Evaluation | None:
     file = f"eval/{checkpoint}.json"
     if not (run.path / file).exists():
         return None
-    try:
-        return Evaluation.model_validate_json(run.read_text(file))
-    except ValidationError as error:
-        raise RunError(f"{run.path / file}: {error.errors()[0]['msg']}") from error
+    return run.read_model(Evaluation, file, MAX_DETAILS_BYTES)

@@ -12,16 +12,19 @@ ends with the bytes of a run that was never stopped. Nothing clocked goes into m
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cnnctl.errors import RunError
-from cnnctl.train.atomic import AppendedFile, reporting_os_errors
+from cnnctl.train.atomic import AppendedFile
 from cnnctl.train.observer import Scores
-from cnnctl.train.run_directory import RunDirectory
+from cnnctl.train.run_directory import MAX_LINE_BYTES, Count, RunDirectory
+
+PassedSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 NEW_FILES = {
     "metrics.jsonl": b"",
@@ -65,12 +68,62 @@ class Metrics:
         self._lines.append(json.dumps(values) + "\n")
 
 
+class _Figures(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    loss: float
+    accuracy: float
+
+
+class _Step(_Figures):
+    type: Literal["step"]
+    step: Count
+    epoch: Count
+    lr: float
+
+
+class _Epoch(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    type: Literal["epoch"]
+    step: Count
+    epoch: Count
+    train: _Figures
+    validation: _Figures | None
+
+
+_ENTRY: TypeAdapter[_Step | _Epoch] = TypeAdapter(Annotated[_Step | _Epoch, Field(discriminator="type")])
+
+
+def parse_entry(line: bytes) -> dict[str, Any] | None:
+    """What a line of metrics.jsonl says; None if it is damaged or not whole."""
+    try:
+        return _ENTRY.validate_json(line).model_dump() if line.endswith(b"\n") else None
+    except ValidationError:
+        return None
+
+
+def read_metrics(run: RunDirectory) -> list[dict[str, Any]]:
+    """The entries of metrics.jsonl, in order; the last line of a killed run need not be whole.
+
+    Raises RunError when it cannot be read, or another line is damaged.
+    """
+    entries = []
+    for number, line in enumerate(run.read_lines("metrics.jsonl"), 1):
+        entry = parse_entry(line)
+        if entry is not None:
+            entries.append(entry)
+        elif line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
+            raise RunError(f"{run.path / 'metrics.jsonl'}: damaged: line {number} is no entry")
+    return entries
+
+
 class Seconds(BaseModel):
     """Wall clock by what it went into."""
 
-    train_seconds: NonNegativeFloat = 0.0
-    evaluation_seconds: NonNegativeFloat = 0.0
-    checkpoint_seconds: NonNegativeFloat = 0.0
+    train_seconds: PassedSeconds = 0.0
+    evaluation_seconds: PassedSeconds = 0.0
+    checkpoint_seconds: PassedSeconds = 0.0
 
 
 class TimingFile(BaseModel):
@@ -82,17 +135,14 @@ class TimingFile(BaseModel):
         epoch: the parts of what came after the last epoch that ended.
     """
 
-    seconds: NonNegativeFloat = 0.0
+    seconds: PassedSeconds = 0.0
     run: Seconds = Field(default_factory=Seconds)
     epoch: Seconds = Field(default_factory=Seconds)
 
     @classmethod
     def read(cls, run: RunDirectory) -> "TimingFile":
         """Raises RunError when it cannot be read."""
-        try:
-            return cls.model_validate_json(run.read_text("timing.json"))
-        except ValidationError as error:
-            raise RunError(f"{run.path / 'timing.json'}: {error.errors()[0]['msg']}") from error
+        return run.read_model(cls, "timing.json")
 
 
 class Timing:
@@ -102,10 +152,8 @@ class Timing:
         """Go on from the files of a run that has finished that many epochs."""
         self._run = run
         self._state = TimingFile.read(run)
-        path = run.path / "timing.csv"
-        with reporting_os_errors(path):
-            rows = path.read_bytes().splitlines(keepends=True)[: 1 + epochs]
-        self._table = AppendedFile(path, sum(map(len, rows)))
+        rows = islice(run.read_lines("timing.csv"), 1 + epochs)
+        self._table = AppendedFile(run.path / "timing.csv", sum(map(len, rows)))
         self._activity, self._since = "train_seconds", perf_counter()
 
     @property

@@ -10,7 +10,8 @@
 
 A directory is complete before the first step: status.json comes last, and without it a
 directory is no run. No name is ever used twice, and one process at a time trains in it.
-What a checkpoint holds and what a metric means is not known here.
+Whatever has become of a file, reading it ends, in a value or in one line of error. What a
+checkpoint holds and what a metric means is not known here.
 """
 
 import fcntl
@@ -24,13 +25,29 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from time import sleep
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cnnctl.errors import RunError
-from cnnctl.train.atomic import remove_leftovers, reporting_os_errors, sync_directory, write_atomically
+from cnnctl.train.atomic import (
+    open_regular,
+    remove_leftovers,
+    reporting_os_errors,
+    sync_directory,
+    write_atomically,
+)
 
+MAX_BYTES = 2**20
+"""Of a file that is read at once; tables that grow with the run are read line by line."""
+MAX_DETAILS_BYTES = 2**23
+"""Of a file that has something for every class: of some ten thousand classes."""
+MAX_LINE_BYTES = 2**16
+"""Of a line of a table."""
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Word = Annotated[str, Field(max_length=64)]
+Model = TypeVar("Model", bound=BaseModel)
 State = Literal["running", "finished", "interrupted", "failed", "diverged"]
 _FOLDERS = ("checkpoints", "eval")
 _ATTEMPTS = 100
@@ -49,11 +66,11 @@ class Status(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     state: State
-    step: NonNegativeInt
-    epoch: NonNegativeInt
-    pid: int
-    started: str
-    updated: str
+    step: Count
+    epoch: Count
+    pid: Count
+    started: Word
+    updated: Word
 
 
 class RunDirectory:
@@ -98,11 +115,11 @@ class RunDirectory:
         """
         path = self.path / "lock"
         with reporting_os_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             with reporting_os_errors(path):
                 if not _seize(descriptor):
-                    holder = os.read(descriptor, 32).decode(errors="replace")
+                    holder = ascii(os.read(descriptor, 32).decode("latin-1"))[1:-1]
                     raise RunError(f"{self.path}: process {holder} is training in it; wait or stop it")
                 os.truncate(descriptor, 0)
                 os.write(descriptor, str(os.getpid()).encode())
@@ -117,27 +134,66 @@ class RunDirectory:
         path = self.path / "lock"
         if not path.exists():
             return False
-        with reporting_os_errors(path), path.open("rb") as file:
+        with reporting_os_errors(path), os.fdopen(open_regular(path, os.O_RDONLY)) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
         return False
 
-    def read_text(self, file: str) -> str:
-        """A file of the directory. Raises RunError when it cannot be read."""
+    def read_text(self, file: str, most_bytes: int = MAX_BYTES) -> str:
+        """A file of the directory. Raises RunError when it cannot be read, or is longer than that."""
         path = self.path / file
-        with reporting_os_errors(path):
-            return path.read_text(encoding="utf-8", errors="replace")
+        with reporting_os_errors(path), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as stream:
+            content = stream.read(most_bytes + 1)
+        if len(content) > most_bytes:
+            raise RunError(f"{path}: damaged: more than the {most_bytes:,} bytes it can have")
+        return content.decode(errors="replace")
+
+    def read_start(self, file: str, length: int) -> bytes:
+        """The first bytes of a file. Raises RunError when it has fewer, or cannot be read."""
+        path = self.path / file
+        with reporting_os_errors(path), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size < length:
+                raise RunError(f"{path}: {size} bytes where {length} are known to have been written")
+            return stream.read(length)
+
+    def read_lines(self, file: str, start: int = 0) -> Iterator[bytes]:
+        """Lines from a place in a file, as many as it has now; of one without end, it comes in pieces.
+
+        Raises RunError when it cannot be read.
+        """
+        path = self.path / file
+        with reporting_os_errors(path), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as stream:
+            stream.seek(min(start, os.fstat(stream.fileno()).st_size))
+            while line := stream.readline(MAX_LINE_BYTES):
+                yield line
+
+    def read_json(self, file: str, most_bytes: int = MAX_BYTES) -> Any:
+        """What a file says. Raises RunError when it cannot be read or is no JSON."""
+        try:
+            return json.loads(self.read_text(file, most_bytes))
+        except RecursionError:
+            reason = "nested too deeply"
+        except ValueError as error:
+            reason = str(error)
+        raise RunError(f"{self.path / file}: damaged: {reason}")
+
+    def read_model(self, model: type[Model], file: str, most_bytes: int = MAX_BYTES) -> Model:
+        """What a file says of something. Raises RunError when it does not."""
+        try:
+            return model.model_validate(self.read_json(file, most_bytes))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"][:4]))
+            raise RunError(f"{self.path / file}: {ascii(place)[1:-1]}: {first['msg']}") from error
 
     def read_status(self) -> Status:
         """Raises RunError when there is no run here or its status is damaged."""
         if not self.path.is_dir():
             raise RunError(f"{self.path}: there is no such run directory")
-        try:
-            return Status.model_validate_json(self.read_text("status.json"))
-        except ValidationError as error:
-            raise RunError(f"{self.path / 'status.json'}: {error.errors()[0]['msg']}") from error
+        return self.read_model(Status, "status.json")
 
     def write_status(self, state: State, step: int, epoch: int) -> None:
         """Replace status.json; the time of the start stays what it was."""
@@ -154,7 +210,8 @@ class RunDirectory:
     def log(self, message: str) -> None:
         """Add a line with the time to log.txt."""
         path = self.path / "log.txt"
-        with reporting_os_errors(path), path.open("a", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with reporting_os_errors(path), os.fdopen(open_regular(path, flags), "a", encoding="utf-8") as file:
             file.write(f"{read_clock().isoformat(timespec='milliseconds')} {message}\n")
 
     def _fill(self, files: Mapping[str, bytes | bytearray], folders: Iterable[str]) -> None:

@@ -5,10 +5,12 @@ damaged one, is told and stops nothing. Only `remove_run` changes anything.
 """
 
 import hashlib
-import json
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -17,8 +19,9 @@ from cnnctl.config.strict_yaml import read_yaml
 from cnnctl.errors import CnnctlError, RunError
 from cnnctl.train.api import Run
 from cnnctl.train.atomic import reporting_os_errors, sync_directory
+from cnnctl.train.metrics import parse_entry
 from cnnctl.train.observer import Scores
-from cnnctl.train.run_directory import RunDirectory
+from cnnctl.train.run_directory import MAX_LINE_BYTES, RunDirectory
 
 _REMOVED = ".removed-by-cnnctl"
 _POLL_SECONDS = 0.5
@@ -138,10 +141,7 @@ def hash_config(path: Path) -> str:
 
 def read_environment(path: Path) -> dict[str, Any]:
     """What a run was made with. Raises RunError when that is damaged."""
-    try:
-        environment = json.loads(RunDirectory(path).read_text("env.json"))
-    except ValueError:
-        environment = None
+    environment = RunDirectory(path).read_json("env.json")
     if not isinstance(environment, dict):
         raise RunError(f"{path / 'env.json'}: damaged: it is no JSON object")
     return environment
@@ -163,20 +163,22 @@ def follow_metrics(path: Path, last: int) -> Iterator[dict[str, Any]]:
     A run that was cut back, as a resumed one is, is followed from there. Raises RunError when its
     metrics cannot be read.
     """
-    run = RunDirectory(path)
-    file, position, is_first = path / "metrics.jsonl", 0, True
+    run, position = RunDirectory(path), 0
+    newest: deque[bytes] = deque(maxlen=last)
     while True:
         is_running = run.is_locked()  # before reading: what is written afterwards is not missed
-        with reporting_os_errors(file), file.open("rb") as stream:
-            position = min(position, stream.seek(0, 2))
-            stream.seek(position)
-            lines = [line for line in stream.readlines() if line.endswith(b"\n")]
-        position += sum(map(len, lines))
-        entries = [entry for entry in map(_parse_entry, lines) if entry]
-        yield from entries[max(0, len(entries) - last) :] if is_first else entries
+        with reporting_os_errors(path / "metrics.jsonl"):
+            position = min(position, (path / "metrics.jsonl").stat().st_size)
+        for line in run.read_lines("metrics.jsonl", position):
+            if line.endswith(b"\n"):
+                newest.append(line)
+            elif len(line) < MAX_LINE_BYTES:
+                break  # the rest of it is still to come
+            position += len(line)
+        yield from filter(None, map(parse_entry, newest))
         if not is_running:
             return
-        is_first = False
+        newest = deque()
         sleep(_POLL_SECONDS)
 
 
@@ -210,27 +212,15 @@ def remove_run(path: Path, runs_dir: Path) -> None:
 
 def _read_history(run: RunDirectory) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Training and validation accuracies; a row that is not whole, as a killed run may leave, is left out."""
-    rows = [line.split(",") for line in run.read_text("metrics.csv").splitlines()[1:]]
-    whole = [row for row in rows if len(row) == 6]
-    return _read_numbers(row[3] for row in whole), _read_numbers(row[5] for row in whole)
-
-
-def _read_numbers(words: Iterator[str]) -> tuple[float, ...]:
-    numbers = []
-    for word in words:
-        try:
-            numbers.append(float(word))
-        except ValueError:
-            continue
-    return tuple(numbers)
-
-
-def _parse_entry(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
+    train: list[float] = []
+    validation: list[float] = []
+    for line in islice(run.read_lines("metrics.csv"), 1, None):
+        row = line.split(b",")
+        if len(row) == 6:
+            for numbers, word in ((train, row[3]), (validation, row[5])):
+                with suppress(ValueError):
+                    numbers.append(float(word))
+    return tuple(train), tuple(validation)
 
 
 def _find_differences(key: str, values: Sequence[Any]) -> Iterator[Difference]:

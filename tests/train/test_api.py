@@ -167,7 +167,7 @@ class TestEvaluate:
     def test_scores_of_a_version_to_come_are_refused(self, run):
         path = run.path / "eval" / "last.json"
         path.write_text(path.read_text().replace('"schema": 2', '"schema": 3'))
-        with pytest.raises(RunError, match=r"last\.json: Input should be 1 or 2"):
+        with pytest.raises(RunError, match=r"last\.json: schema: Input should be 1 or 2"):
             Run.read(run.path)
 
     def test_leaves_out_what_was_not_asked_for(self, run):

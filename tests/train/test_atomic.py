@@ -87,8 +87,23 @@ def test_an_appended_file_that_lost_bytes_is_refused(tmp_path):
     assert path.read_bytes() == b"one\n"
 
 
-def test_a_full_disk_at_an_append_is_one_line():
-    file = AppendedFile(Path("/dev/full"))
-    with pytest.raises(RunError, match=r"^/dev/full: No space left on device$"):
+def test_a_full_disk_at_an_append_is_one_line(tmp_path, monkeypatch):
+    file = AppendedFile(tmp_path / "lines")
+    monkeypatch.setattr(file, "_file", Path("/dev/full").open("ab"))
+    with pytest.raises(RunError, match=r"lines: No space left on device$"):
         file.append("text\n")
     file.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / "lines"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/full")
+        case _:
+            path.mkdir()
+    with pytest.raises(RunError, match=r"lines: (not a regular file|Is a directory)"):
+        AppendedFile(path)

@@ -215,10 +215,15 @@ def compare_lists(values):
     return list(module._find_differences("", values))
 
 
+def describe_step(step):
+    """A line of metrics.jsonl."""
+    return json.dumps({"type": "step", "step": step, "epoch": 1, "loss": 2, "accuracy": 0.5, "lr": 1}) + "\n"
+
+
 class TestFollow:
     @pytest.fixture
     def path(self, tmp_path):
-        (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
+        (tmp_path / "metrics.jsonl").write_text("".join(map(describe_step, (1, 2, 3))))
         return tmp_path
 
     @pytest.fixture
@@ -255,21 +260,22 @@ class TestFollow:
 
     def test_what_is_written_meanwhile_is_told(self, path, while_waiting):
         while_waiting(
-            lambda: self.append(path, '{"step": 4}\n{"step"'),
-            lambda: self.append(path, ": 5}\n"),
-            lambda: self.append(path, '{"step": 6}\n'),
+            lambda: self.append(path, describe_step(4) + describe_step(5)[:9]),
+            lambda: self.append(path, describe_step(5)[9:]),
+            lambda: self.append(path, describe_step(6)),
         )
         assert self.follow(path, last=1) == [3, 4, 5, 6]
 
     def test_a_run_that_was_cut_back_is_followed_from_there(self, path, while_waiting):
         while_waiting(
-            lambda: (path / "metrics.jsonl").write_text('{"step": 1}\n'),
-            lambda: self.append(path, '{"step": 2}\n'),
+            lambda: (path / "metrics.jsonl").write_text(describe_step(1)),
+            lambda: self.append(path, describe_step(2)),
         )
         assert self.follow(path) == [1, 2, 3, 2]
 
     def test_lines_that_are_none_are_passed_over(self, path):
-        self.append(path, 'x\n[]\n{"step": 4}\n{"step": ')
+        self.append(path, 'x\n[]\n{"type": "step"}\n' + "[" * 100_000 + "\n" + describe_step(4))
+        self.append(path, describe_step(5)[:-1])
         assert self.follow(path) == [1, 2, 3, 4]
 
     def test_a_run_without_metrics_is_one_line(self, path):
