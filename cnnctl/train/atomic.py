@@ -65,8 +65,8 @@ def reporting_os_errors(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: {error.strerror or error}") from error
 
 
-def open_regular(path: Path, flags: int) -> int:
-    """A descriptor of a file, made if the flags say so. Waits for nobody.
+def open_regular(path: str | Path, flags: int) -> int:
+    """An opener for `open`, of files and nothing else: it waits for nobody.
 
     Raises RunError where there is something else: a folder, a device, or a pipe that nobody may ever
     write to. An OSError passes.
@@ -90,7 +90,8 @@ class AppendedFile:
         """Open `path` for appending, after cutting it to `length` bytes (0: all of it goes)."""
         self.path = path
         with reporting_os_errors(path):
-            self._file = os.fdopen(open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            self._file = os.fdopen(open_regular(path, flags), "ab")
             size = os.fstat(self._file.fileno()).st_size
             if size < length:
                 self._file.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cnnctl.errors import RunError
 from cnnctl.train.atomic import AppendedFile
@@ -69,7 +69,7 @@ class Metrics:
 
 
 class _Figures(BaseModel):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     loss: float
     accuracy: float
@@ -83,7 +83,7 @@ class _Step(_Figures):
 
 
 class _Epoch(BaseModel):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     type: Literal["epoch"]
     step: Count
@@ -97,10 +97,14 @@ _ENTRY: TypeAdapter[_Step | _Epoch] = TypeAdapter(Annotated[_Step | _Epoch, Fiel
 
 def parse_entry(line: bytes) -> dict[str, Any] | None:
     """What a line of metrics.jsonl says; None if it is damaged or not whole."""
-    try:
-        return _ENTRY.validate_json(line).model_dump() if line.endswith(b"\n") else None
-    except ValidationError:
+    if not line.endswith(b"\n"):
         return None
+    try:
+        entry: dict[str, Any] = json.loads(line.decode())
+        _ENTRY.validate_python(entry)
+    except (ValueError, RecursionError):
+        return None
+    return entry
 
 
 def read_metrics(run: RunDirectory) -> list[dict[str, Any]]:

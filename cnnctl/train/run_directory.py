@@ -134,7 +134,7 @@ class RunDirectory:
         path = self.path / "lock"
         if not path.exists():
             return False
-        with reporting_os_errors(path), os.fdopen(open_regular(path, os.O_RDONLY)) as file:
+        with reporting_os_errors(path), open(path, "rb", opener=open_regular) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -144,7 +144,7 @@ class RunDirectory:
     def read_text(self, file: str, most_bytes: int = MAX_BYTES) -> str:
         """A file of the directory. Raises RunError when it cannot be read, or is longer than that."""
         path = self.path / file
-        with reporting_os_errors(path), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as stream:
+        with reporting_os_errors(path), open(path, "rb", opener=open_regular) as stream:
             content = stream.read(most_bytes + 1)
         if len(content) > most_bytes:
             raise RunError(f"{path}: damaged: more than the {most_bytes:,} bytes it can have")
@@ -153,7 +153,7 @@ class RunDirectory:
     def read_start(self, file: str, length: int) -> bytes:
         """The first bytes of a file. Raises RunError when it has fewer, or cannot be read."""
         path = self.path / file
-        with reporting_os_errors(path), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as stream:
+        with reporting_os_errors(path), open(path, "rb", opener=open_regular) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size < length:
                 raise RunError(f"{path}: {size} bytes where {length} are known to have been written")
@@ -165,7 +165,7 @@ class RunDirectory:
         Raises RunError when it cannot be read.
         """
         path = self.path / file
-        with reporting_os_errors(path), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as stream:
+        with reporting_os_errors(path), open(path, "rb", opener=open_regular) as stream:
             stream.seek(min(start, os.fstat(stream.fileno()).st_size))
             while line := stream.readline(MAX_LINE_BYTES):
                 yield line
@@ -210,8 +210,7 @@ class RunDirectory:
     def log(self, message: str) -> None:
         """Add a line with the time to log.txt."""
         path = self.path / "log.txt"
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        with reporting_os_errors(path), os.fdopen(open_regular(path, flags), "a", encoding="utf-8") as file:
+        with reporting_os_errors(path), open(path, "a", encoding="utf-8", opener=open_regular) as file:
             file.write(f"{read_clock().isoformat(timespec='milliseconds')} {message}\n")
 
     def _fill(self, files: Mapping[str, bytes | bytearray], folders: Iterable[str]) -> None:

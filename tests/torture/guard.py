@@ -32,7 +32,8 @@ MOST_ADDRESSES = 512 * 2**20
 MOST_CHARACTERS = 1000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 HARMLESS = {"array.__new__", "builtins.id", "mmap.__new__", "object.__getattr__"}
-HARMLESS |= {"os.listdir", "os.scandir", "sys._getframe"}
+HARMLESS |= {"os.listdir", "os.scandir", "pathlib.Path.glob", "pathlib.Path.rglob", "sys._getframe"}
+HARMLESS |= {"fcntl.flock"}
 """Events that change nothing and run nothing; every other one but "open" is forbidden."""
 
 

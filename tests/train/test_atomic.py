@@ -89,10 +89,11 @@ def test_an_appended_file_that_lost_bytes_is_refused(tmp_path):
 
 def test_a_full_disk_at_an_append_is_one_line(tmp_path, monkeypatch):
     file = AppendedFile(tmp_path / "lines")
-    monkeypatch.setattr(file, "_file", Path("/dev/full").open("ab"))
-    with pytest.raises(RunError, match=r"lines: No space left on device$"):
-        file.append("text\n")
-    file.close()
+    with Path("/dev/full").open("ab") as full:
+        monkeypatch.setattr(file, "_file", full)
+        with pytest.raises(RunError, match=r"lines: No space left on device$"):
+            file.append("text\n")
+        file.close()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
