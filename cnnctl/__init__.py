@@ -7,6 +7,7 @@
 Names are loaded when they are first used, so that importing this costs nothing.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +70,18 @@ def __getattr__(name: str) -> Any:
     if name == "train":  # both a room and a function: the room can be called
         return import_module("cnnctl.train")
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return version("cnnctl")
-        except PackageNotFoundError:  # run from a source tree
-            return "0+uninstalled"
+        return _read_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _read_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("cnnctl")
+    except PackageNotFoundError:  # run from a source tree
+        return "0+uninstalled"
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,7 @@ more threads than that, spinning workers would eat the quota of the one that com
 
 import os
 import platform
+from functools import cache
 from math import ceil
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def cpu_quota(root: Path = CGROUP_ROOT, membership: Path = Path("/proc/self/cgro
     return min(known) if known else None
 
 
+@cache
 def cpu_model() -> str:
-    """The processor's name as the operating system tells it."""
+    """The processor's name as the operating system tells it; asked for by every checkpoint."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

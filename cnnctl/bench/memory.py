@@ -8,13 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 from cnnctl.errors import CnnctlError
 from cnnctl.train.memory import read_peak_bytes
-
-STATUS = Path("/proc/self/status")
 
 
 def measure_peak_memory(work: Callable[..., object], *arguments: Any) -> int:
@@ -30,20 +27,6 @@ def measure_peak_memory(work: Callable[..., object], *arguments: Any) -> int:
             raise CnnctlError("memory: the measuring process died, perhaps for want of memory") from error
 
 
-def read_high_water_mark(status: Path = STATUS) -> int:
-    """The largest resident set of this program, in bytes.
-
-    Linux tells it apart from that of whoever started the program; the usage that other systems
-    count does not.
-    """
-    try:
-        lines = status.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return read_peak_bytes()
-    fields = dict(line.split(":", 1) for line in lines)
-    return 1024 * int(fields["VmHWM"].split()[0])
-
-
 def _run_and_read(work: Callable[..., object], arguments: tuple[Any, ...]) -> int:
     work(*arguments)
-    return read_high_water_mark()
+    return read_peak_bytes()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from sys import intern
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -169,7 +170,7 @@ class Timing:
     @contextmanager
     def measure(self, activity: Literal["evaluation", "checkpoint"]) -> Iterator[None]:
         """Count the block's time for that, and what comes after it as what came before it."""
-        before = self._switch(f"{activity}_seconds")
+        before = self._switch(intern(f"{activity}_seconds"))  # else caches of names keep every copy
         try:
             yield
         finally:

@@ -81,5 +81,6 @@ ROWS = {
         Row("S2", "hostile files are refused", hostile.check_hostile, hostile.CASES, hostile.CASES, 1),
         Row("S3", "downloads are right or absent", downloads.check_download, 5000, 80),
         Row("R4", "damaged checkpoints are refused", damage.check_damage, damage.SECTORS, 6, 1),
+        Row("O2", "memory is known beforehand", footprint.check_memory, len(footprint.CASES), 3, 1),
     )
 }
