@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.faults import damage, disks, interrupts, kills, power, starts
+from tests.faults import memory as footprint
 from tests.torture import (
     arithmetic,
     checkpoints,
