@@ -186,8 +186,8 @@ class RunDirectory:
             return model.model_validate(self.read_json(file, most_bytes))
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"][:4]))
-            raise RunError(f"{self.path / file}: {ascii(place)[1:-1]}: {first['msg']}") from error
+            place = "".join(f"{ascii(str(part)[:40])[1:-1]}: " for part in first["loc"][:4])
+            raise RunError(f"{self.path / file}: {place}{first['msg']}") from error
 
     def read_status(self) -> Status:
         """Raises RunError when there is no run here or its status is damaged."""

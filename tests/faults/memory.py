@@ -198,7 +198,7 @@ def check_scratch(name: str) -> None:
         few, many = (stage.scratch_elements(batch) for batch in (1024, 4096))
         if many - few > parts * (4096 - 1024):
             raise Mismatch(
-                f"{name}: {type(stage).__name__} has scratch of {(many - few) / 3072:.1f} numbers for an "
+                f"{name}: the scratch of {type(stage).__name__} takes {(many - few) / 3072:.1f} numbers an "
                 f"image, where {parts} are accounted for"
             )
 

@@ -1,6 +1,7 @@
 """`cnnctl.train`, `cnnctl.evaluate` and `Run`, as Python code uses them."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -117,6 +118,16 @@ class TestRun:
     def test_metrics_are_entries(self, run):
         epochs = [entry for entry in run.metrics() if entry["type"] == "epoch"]
         assert [entry["epoch"] for entry in epochs] == [1, 2, 3]
+
+    def test_a_last_entry_that_is_not_whole_is_left_out_and_any_other_refused(self, run, tmp_path):
+        path = shutil.copytree(run.path, tmp_path / "copy")
+        copy, file = Run.read(path), path / "metrics.jsonl"
+        lines = file.read_bytes().splitlines(keepends=True)
+        file.write_bytes(b"".join(lines)[:-1])
+        assert copy.metrics() == run.metrics()[:-1]
+        file.write_bytes(b"".join([lines[0], lines[1][:-9] + b"\n", *lines[2:]]))
+        with pytest.raises(RunError, match=r"metrics\.jsonl: damaged: line 2 is no entry$"):
+            copy.metrics()
 
     def test_no_run_is_one_line(self, tmp_path):
         with pytest.raises(RunError, match="there is no such run directory"):

@@ -303,6 +303,15 @@ class TestForks:
         assert line in str(caught.value)
         assert list(runs_dir.iterdir()) == [path]
 
+    @pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.csv"])
+    def test_with_metrics_that_were_cut_short_makes_nothing(self, config, runs_dir, name):
+        path = train(config, runs_dir=runs_dir).path
+        file = path / name
+        file.write_bytes(file.read_bytes()[:-1])
+        with pytest.raises(RunError, match=rf"{file}: \d+ bytes where \d+ are known to have been written"):
+            train(resume=path, fork=True, overrides=["solver.epochs=5"], runs_dir=runs_dir)
+        assert list(runs_dir.iterdir()) == [path]
+
     def test_there_has_to_be_a_run(self, config):
         with pytest.raises(ConfigError, match="fork: there is no run to go on from"):
             train(config, fork=True)

@@ -37,6 +37,46 @@ def test_all_of_it_is_there_at_once(tmp_path):
         assert (status.state, status.step, status.epoch, status.pid) == ("running", 0, 0, os.getpid())
 
 
+class TestReading:
+    """Whatever lies where a file should, it ends."""
+
+    def test_one_too_large_is_refused(self, tmp_path):
+        (tmp_path / "status.json").write_bytes(b" " * (module.MAX_BYTES + 1))
+        with pytest.raises(RunError, match=r"status\.json: damaged: more than the 1,048,576 bytes"):
+            RunDirectory(tmp_path).read_status()
+
+    @pytest.mark.parametrize(
+        ("content", "line"),
+        [
+            (b"", "damaged: Expecting value"),
+            (b"[" * 100_000, "damaged: nested too deeply"),
+            (b"\xff", "damaged: Expecting value"),
+            (b"{}", "status.json: state: Field required"),
+            (b'{"a\\nb": 1}', "status.json: state: Field required"),
+            (b"[]", "status.json: Input should be"),
+        ],
+    )
+    def test_a_damaged_status_is_one_line(self, tmp_path, content, line):
+        (tmp_path / "status.json").write_bytes(content)
+        with pytest.raises(RunError, match=re.escape(line)) as caught:
+            RunDirectory(tmp_path).read_status()
+        assert str(caught.value).isprintable()
+
+    def test_no_pipe_is_waited_for(self, tmp_path):
+        run = RunDirectory(tmp_path)
+        for name in ("status.json", "lock", "log.txt"):
+            os.mkfifo(tmp_path / name)
+        for read in (run.read_status, run.is_locked, lambda: run.log("x"), lambda: [*run.read_lines("lock")]):
+            with pytest.raises(RunError, match="not a regular file"):
+                read()
+
+    def test_lines_without_end_come_in_pieces(self, tmp_path):
+        (tmp_path / "lines").write_bytes(b"a\n" + b"b" * 2 * module.MAX_LINE_BYTES + b"\nc")
+        sizes = [len(line) for line in RunDirectory(tmp_path).read_lines("lines")]
+        assert sizes == [2, module.MAX_LINE_BYTES, module.MAX_LINE_BYTES, 1, 1]
+        assert list(RunDirectory(tmp_path).read_lines("lines", 10**9)) == []
+
+
 def test_a_name_that_is_taken_is_left_alone(tmp_path, monkeypatch):
     entropy = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
     monkeypatch.setattr(module.secrets, "token_hex", lambda size: next(entropy))
