@@ -361,7 +361,7 @@ cdef class Kernels:
         double weight_decay=0, double momentum=0, double dampening=0, double beta1=0, double beta2=0,
         double eps=0, bint nesterov=False, int64_t step=1
     ):
-        """One step on `count` elements; returns the sum of w^2 before it. A slot may be None."""
+        """One step on `count` elements; returns the sum of w^2 before it, or NaN. A slot may be None."""
         cdef update_settings settings = update_settings(
             <update_kind>kind, nesterov, step, lr, l2, weight_decay, momentum, dampening, beta1, beta2, eps)
         cdef update_arrays a

@@ -230,7 +230,7 @@ typedef struct {
     void (*loss_backward)(const loss_settings *, int threads, ptrdiff_t n, ptrdiff_t classes, ptrdiff_t row,
                           const void *from, const int64_t *labels, void *dscores);
 
-    /* In place; returns the sum of w^2 before the step. */
+    /* In place; returns the sum of w^2 before the step, NaN if w or a slot is not finite after it. */
     double (*update)(const update_settings *, int threads, ptrdiff_t count, const update_arrays *);
     /* dw + l1 sign(w); returns the sum of |w|. A double in `sums` a block of UPDATE_BLOCK. */
     double (*add_l1_gradient)(int threads, ptrdiff_t count, double l1, const void *w, void *dw, double *sums);

@@ -1,6 +1,7 @@
 /* Updates: what optimizers do to weights and slots, in place, after summing the weights' squares.
  *
- * Bound by memory: one pass, in tasks of fixed size, so that the sums do not depend on threads.
+ * Bound by memory: one pass, in tasks of fixed size, so that the sums do not depend on threads. What
+ * is not finite is noticed as it is written.
  */
 #include "elementary.h"
 #include "pool.h"
@@ -9,7 +10,8 @@
 #define UPDATE_RUN 2048
 
 typedef struct update_job update_job;
-typedef void update_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count);
+/* Returns what `bits_of` tells of all it has written, or'ed together. */
+typedef real_int update_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count);
 
 struct update_job {
     update_rule *rule; /* NULL: nothing but the squares of dw is wanted */
@@ -40,6 +42,14 @@ INLINE double sum_squares(const real *w, ptrdiff_t count) {
     return total;
 }
 
+/* 0 times a number: no bit but the sign if it was finite, however large, and a NaN's otherwise. To or
+ * them leaves a loop the order of its own that a sum of reals would not. */
+INLINE real_int bits_of(real zero) {
+    real_int bits;
+    memcpy(&bits, &zero, sizeof bits);
+    return bits;
+}
+
 static double add_up(const double *sums, ptrdiff_t count) {
     double total = 0;
     for (ptrdiff_t i = 0; i < count; i++)
@@ -52,63 +62,74 @@ static void update_block(const void *context, ptrdiff_t block, int worker) {
     const update_job *job = context;
     ptrdiff_t end = at_most(job->count, (block + 1) * UPDATE_BLOCK);
     double sum = 0;
+    real_int bits = 0;
     for (ptrdiff_t start = block * UPDATE_BLOCK; start < end; start += UPDATE_RUN) {
         ptrdiff_t count = at_most(UPDATE_RUN, end - start);
         sum += sum_squares((job->rule ? job->w : job->dw) + start, count);
         if (job->rule)
-            job->rule(job, start, count);
+            bits |= job->rule(job, start, count);
     }
-    job->sums[block] = sum;
+    job->sums[block] = bits & ~SIGN_BIT ? NAN : sum;
 }
 
-static void sgd_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
+static real_int sgd_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
     real *restrict w = job->w + start, *restrict velocity = job->slots[0] + start;
     const real *restrict dw = job->dw + start;
     real lr = job->lr, l2 = job->l2, momentum = job->momentum, undamped = job->undamped;
     real nesterov = job->nesterov;
+    real_int bits = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
         real g = dw[i] + l2 * w[i];
         real v = momentum * velocity[i] + undamped * g;
         velocity[i] = v;
         w[i] -= lr * (nesterov != 0 ? g + momentum * v : v);
+        bits |= bits_of(0 * v + 0 * w[i]);
     }
+    return bits;
 }
 
-static void adam_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
+static real_int adam_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
     real *restrict w = job->w + start, *restrict m = job->slots[0] + start;
     real *restrict v = job->slots[1] + start;
     const real *restrict dw = job->dw + start;
     real l2 = job->l2, keep = job->keep, beta1 = job->beta1, beta2 = job->beta2, eps = job->eps;
     real one_minus1 = job->one_minus1, one_minus2 = job->one_minus2;
     real scale1 = job->scale1, scale2 = job->scale2;
+    real_int bits = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
         real g = dw[i] + l2 * w[i];
         m[i] = beta1 * m[i] + one_minus1 * g;
         v[i] = beta2 * v[i] + one_minus2 * g * g;
         w[i] = keep * w[i] - scale1 * m[i] / (square_root(v[i] * scale2) + eps);
+        bits |= bits_of(0 * m[i] + 0 * v[i] + 0 * w[i]);
     }
+    return bits;
 }
 
-static void adagrad_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
+static real_int adagrad_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
     real *restrict w = job->w + start, *restrict square = job->slots[0] + start;
     const real *restrict dw = job->dw + start;
     real lr = job->lr, l2 = job->l2, eps = job->eps;
+    real_int bits = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
         real g = dw[i] + l2 * w[i];
         square[i] += g * g;
         w[i] -= lr * g / (square_root(square[i]) + eps);
+        bits |= bits_of(0 * square[i] + 0 * w[i]);
     }
+    return bits;
 }
 
 /* Without a mean it is not centred, without a velocity it has no momentum. */
-INLINE void rmsprop_run(const update_job *job, ptrdiff_t start, ptrdiff_t count, const int centered,
-                        const int moving) {
+INLINE real_int rmsprop_run(const update_job *job, ptrdiff_t start, ptrdiff_t count, const int centered,
+                            const int moving) {
     real *restrict w = job->w + start, *restrict square = job->slots[0] + start;
     real *restrict mean = centered ? job->slots[1] + start : NULL;
     real *restrict velocity = moving ? job->slots[2] + start : NULL;
     const real *restrict dw = job->dw + start;
     real lr = job->lr, l2 = job->l2, momentum = job->momentum, eps = job->eps;
     real alpha = job->beta2, rest = job->one_minus2;
+    real_int bits = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
         real g = dw[i] + l2 * w[i];
         square[i] = alpha * square[i] + rest * g * g;
@@ -122,47 +143,50 @@ INLINE void rmsprop_run(const update_job *job, ptrdiff_t start, ptrdiff_t count,
         if (moving)
             move = velocity[i] = momentum * velocity[i] + move;
         w[i] -= lr * move;
+        bits |= bits_of(0 * square[i] + (centered ? 0 * mean[i] : 0) + (moving ? 0 * move : 0) + 0 * w[i]);
     }
+    return bits;
 }
 
-static void rmsprop_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
-    if (job->slots[1] && job->slots[2])
-        rmsprop_run(job, start, count, 1, 1);
-    else if (job->slots[1])
-        rmsprop_run(job, start, count, 1, 0);
-    else if (job->slots[2])
-        rmsprop_run(job, start, count, 0, 1);
-    else
-        rmsprop_run(job, start, count, 0, 0);
+static real_int rmsprop_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
+    if (job->slots[1])
+        return job->slots[2] ? rmsprop_run(job, start, count, 1, 1) : rmsprop_run(job, start, count, 1, 0);
+    return job->slots[2] ? rmsprop_run(job, start, count, 0, 1) : rmsprop_run(job, start, count, 0, 0);
 }
 
-static void adamax_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
+static real_int adamax_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
     real *restrict w = job->w + start, *restrict m = job->slots[0] + start;
     real *restrict u = job->slots[1] + start;
     const real *restrict dw = job->dw + start;
     real l2 = job->l2, beta1 = job->beta1, beta2 = job->beta2, one_minus1 = job->one_minus1;
     real scale1 = job->scale1, eps = job->eps;
+    real_int bits = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
         real g = dw[i] + l2 * w[i];
         real size = (g < 0 ? -g : g) + eps, old = beta2 * u[i];
         m[i] = beta1 * m[i] + one_minus1 * g;
         u[i] = (size > old) | (size != size) ? size : old; /* NaN wins */
         w[i] -= scale1 * m[i] / u[i];
+        bits |= bits_of(0 * m[i] + 0 * u[i] + 0 * w[i]);
     }
+    return bits;
 }
 
-static void lion_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
+static real_int lion_rule(const update_job *job, ptrdiff_t start, ptrdiff_t count) {
     real *restrict w = job->w + start, *restrict m = job->slots[0] + start;
     const real *restrict dw = job->dw + start;
     real lr = job->lr, l2 = job->l2, keep = job->keep, beta1 = job->beta1, beta2 = job->beta2;
     real one_minus1 = job->one_minus1, one_minus2 = job->one_minus2;
+    real_int bits = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
         real g = dw[i] + l2 * w[i];
         real c = beta1 * m[i] + one_minus1 * g;
         real sign = c > 0 ? 1 : c < 0 ? -1 : c; /* of NaN it is NaN */
         m[i] = beta2 * m[i] + one_minus2 * g;
         w[i] = keep * w[i] - lr * sign;
+        bits |= bits_of(0 * m[i] + 0 * w[i]);
     }
+    return bits;
 }
 
 typedef struct {

@@ -19,6 +19,9 @@ Rules, for all operations of all backends:
   provided the weight or gradient it would have met is finite: otherwise NaN or nothing.
   Winograd's algorithm (`fast`, unless `exact`) may spread it over other results of the
   same image, filter or channel, never to another image.
+* An update returns the sum of the squares of the weights before it, but NaN exactly if a weight
+  or a slot is not finite after it. As every gradient goes into a slot, and what is not finite stays
+  so, that holds wherever a gradient, or a weight before, is not finite.
 * A subnormal counts as itself or as 0, in arithmetic and in comparisons. -0 counts as 0,
   and the sign of a result that is 0 is left open.
 * Results do not depend on the number of threads, not even in the last bit.
@@ -30,6 +33,7 @@ another's backward in a test.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
@@ -415,7 +419,7 @@ class Backend(ABC):
         nesterov: bool = False,
         l2: float = 0.0,
     ) -> float:
-        """One step of SGD; changes `w` and `velocity`, returns sum of w^2 before it.
+        """One step of SGD; changes `w` and `velocity`, returns sum of w^2 before it, or NaN.
 
         g = dw + l2 w; v <- momentum v + (1-dampening) g;
         w <- w - lr (g + momentum v if nesterov else v).
@@ -439,7 +443,7 @@ class Backend(ABC):
         weight_decay: float = 0.0,
         l2: float = 0.0,
     ) -> float:
-        """Step number `step` (from 1) of Adam; changes w, m, v, returns sum of w^2 before it.
+        """Step number `step` (from 1) of Adam; changes w, m, v, returns sum of w^2 before it, or NaN.
 
         g = dw + l2 w; m <- beta1 m + (1-beta1) g; v <- beta2 v + (1-beta2) g^2;
         w <- (1 - lr weight_decay) w - lr (m / (1-beta1^step)) / (sqrt(v / (1-beta2^step)) + eps).
@@ -452,7 +456,7 @@ class Backend(ABC):
     def adagrad_update(
         self, w: Array, dw: Array, square: Array, *, lr: float, eps: float = 1e-10, l2: float = 0.0
     ) -> float:
-        """One step of AdaGrad; changes `w` and `square`, returns sum of w^2 before it.
+        """One step of AdaGrad; changes `w` and `square`, returns sum of w^2 before it, or NaN.
 
         g = dw + l2 w; s <- s + g^2; w <- w - lr g / (sqrt(s) + eps), s = square.
         Source: Duchi et al. 2011, section 1.3, with a diagonal matrix.
@@ -474,7 +478,7 @@ class Backend(ABC):
         momentum: float = 0.0,
         l2: float = 0.0,
     ) -> float:
-        """One step of RMSprop; changes w and its slots, returns sum of w^2 before it.
+        """One step of RMSprop; changes w and its slots, returns sum of w^2 before it, or NaN.
 
         g = dw + l2 w; s <- alpha s + (1-alpha) g^2; a <- alpha a + (1-alpha) g;
         d = g / (sqrt(max(s - a^2, 0)) + eps); v <- momentum v + d; w <- w - lr v.
@@ -501,7 +505,7 @@ class Backend(ABC):
         eps: float = 1e-8,
         l2: float = 0.0,
     ) -> float:
-        """Step number `step` (from 1) of AdaMax; changes w, m, u, returns sum of w^2 before it.
+        """Step number `step` (from 1) of AdaMax; changes w, m, u, returns sum of w^2 before it, or NaN.
 
         g = dw + l2 w; m <- beta1 m + (1-beta1) g; u <- max(beta2 u, |g| + eps);
         w <- w - lr (m / (1-beta1^step)) / u.
@@ -523,7 +527,7 @@ class Backend(ABC):
         weight_decay: float = 0.0,
         l2: float = 0.0,
     ) -> float:
-        """One step of Lion; changes `w` and `m`, returns sum of w^2 before it.
+        """One step of Lion; changes `w` and `m`, returns sum of w^2 before it, or NaN.
 
         g = dw + l2 w; w <- (1 - lr weight_decay) w - lr sign(beta1 m + (1-beta1) g);
         m <- beta2 m + (1-beta2) g. The sign of 0 is 0, that of NaN is NaN.
@@ -1199,6 +1203,11 @@ def _check_index(index: Array | None, shape: tuple[int, ...], window: Window) ->
         raise ShapeError(
             f"index: values {index.min()}..{index.max()} do not fit the {taps} taps of the window"
         )
+
+
+def tell_finite(squares: float, *arrays: Array) -> float:
+    """What an update returns: the squares, or NaN if one of the arrays it has changed is not finite."""
+    return squares if all(np.isfinite(array).all() for array in arrays) else nan
 
 
 def _check_update(w: Array, *others: Array) -> None:

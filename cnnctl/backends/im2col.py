@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import ThreadpoolController
 
+from cnnctl.backends.base import tell_finite
 from cnnctl.backends.composed import ComposedBackend
 from cnnctl.backends.dropout import drop_elements
 from cnnctl.backends.specs import Activation, Array
@@ -294,7 +295,7 @@ class Im2colBackend(ComposedBackend):
             w -= lr * g
         else:
             w -= lr * velocity
-        return squares
+        return tell_finite(squares, w, velocity)
 
     def _adam_update(
         self,
@@ -317,13 +318,13 @@ class Im2colBackend(ComposedBackend):
         v += (1 - beta2) * np.square(g)
         w *= 1 - lr * weight_decay
         w -= lr / (1 - beta1**step) * m / (np.sqrt(v / (1 - beta2**step)) + eps)
-        return squares
+        return tell_finite(squares, w, m, v)
 
     def _adagrad_update(self, w: Array, dw: Array, square: Array, lr: float, eps: float, l2: float) -> float:
         squares, g = self._sum_squares(w), _add_penalty(dw, w, l2)
         square += np.square(g)
         w -= lr * g / (np.sqrt(square) + eps)
-        return squares
+        return tell_finite(squares, w, square)
 
     def _rmsprop_update(
         self,
@@ -352,7 +353,7 @@ class Im2colBackend(ComposedBackend):
             velocity += g
             g = velocity
         w -= lr * g
-        return squares
+        return tell_finite(squares, w, square, *(slot for slot in (mean, velocity) if slot is not None))
 
     def _adamax_update(
         self,
@@ -373,7 +374,7 @@ class Im2colBackend(ComposedBackend):
         u *= beta2
         np.maximum(u, np.abs(g) + eps, out=u)
         w -= lr / (1 - beta1**step) * m / u
-        return squares
+        return tell_finite(squares, w, m, u)
 
     def _lion_update(
         self,
@@ -391,7 +392,7 @@ class Im2colBackend(ComposedBackend):
         w -= lr * np.sign(beta1 * m + (1 - beta1) * g)
         m *= beta2
         m += (1 - beta2) * g
-        return squares
+        return tell_finite(squares, w, m)
 
     def _limit_blas(self) -> Any:
         """A context in which the BLAS uses `threads` threads; entering it costs some 15 us."""

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from cnnctl.backends.base import tell_finite
 from cnnctl.backends.composed import ComposedBackend
 from cnnctl.backends.dropout import drop_elements
 from cnnctl.backends.specs import Activation, Array
@@ -332,7 +333,7 @@ class NaiveBackend(ComposedBackend):
         g = dw + l2 * w
         velocity[...] = momentum * velocity + (1 - dampening) * g
         w[...] = w - lr * (g + momentum * velocity if nesterov else velocity)
-        return squares
+        return tell_finite(squares, w, velocity)
 
     def _adam_update(
         self,
@@ -355,14 +356,14 @@ class NaiveBackend(ComposedBackend):
         m_hat = m / (1 - beta1**step)
         v_hat = v / (1 - beta2**step)
         w[...] = (1 - lr * weight_decay) * w - lr * m_hat / (np.sqrt(v_hat) + eps)
-        return squares
+        return tell_finite(squares, w, m, v)
 
     def _adagrad_update(self, w: Array, dw: Array, square: Array, lr: float, eps: float, l2: float) -> float:
         squares = self._sum_squares(w)
         g = dw + l2 * w
         square[...] = square + g * g
         w[...] = w - lr * g / (np.sqrt(square) + eps)
-        return squares
+        return tell_finite(squares, w, square)
 
     def _rmsprop_update(
         self,
@@ -389,7 +390,7 @@ class NaiveBackend(ComposedBackend):
             velocity[...] = momentum * velocity + move
             move = velocity
         w[...] = w - lr * move
-        return squares
+        return tell_finite(squares, w, square, *(slot for slot in (mean, velocity) if slot is not None))
 
     def _adamax_update(
         self,
@@ -410,7 +411,7 @@ class NaiveBackend(ComposedBackend):
         u[...] = np.maximum(beta2 * u, np.abs(g) + eps)
         m_hat = m / (1 - beta1**step)
         w[...] = w - lr * m_hat / u
-        return squares
+        return tell_finite(squares, w, m, u)
 
     def _lion_update(
         self,
@@ -428,7 +429,7 @@ class NaiveBackend(ComposedBackend):
         c = beta1 * m + (1 - beta1) * g
         w[...] = (1 - lr * weight_decay) * w - lr * np.sign(c)
         m[...] = beta2 * m + (1 - beta2) * g
-        return squares
+        return tell_finite(squares, w, m)
 
 
 def _find_target(scores: Array, k: int, label: int) -> int:

@@ -9,6 +9,7 @@ what a change does not reach adds no rounding error. Judges nothing.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import nan
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from cnnctl.backends.base import Backend
 from cnnctl.backends.specs import Array, CrossEntropySpec, HingeSpec, LossSpec, SquaredErrorSpec
 from cnnctl.backends.stage import ParameterLayout
 from cnnctl.check.differences import Sides, is_same
-from cnnctl.errors import CheckFailed
+from cnnctl.errors import CheckFailed, Diverged
 from cnnctl.nn import Dropout, Network
 from cnnctl.nn.plan import Plan
 from cnnctl.optim import SGD, ParameterGroup, Penalty
@@ -186,14 +187,18 @@ class PlannedNetwork(Subject):
         groups = [replace(group, weight_decay=None) for group in groups]  # which is in no loss
         self._plan = plan = Plan(network, len(x), backend, optimizer=SGD(lr=1.0), l1=l1, l2=l2, groups=groups)
         self._kinked = [w for name, w in network.params.items() if plan.penalties[name].l1]
-        loss = plan.step(x, labels).loss  # leaves dropout's masks for the passes to come
+        try:
+            loss = plan.step(x, labels).loss  # leaves dropout's masks for the passes to come
+        except Diverged:
+            loss = nan
         gradients = {name.removeprefix("velocity/"): g for name, g in plan.export_slots().items()}
         plan.load_params(network.params)
         self._stages = [planned.stage for planned in plan.stages]
         self._places = _find_places(plan)
         self._stale = 0
         self._scores = self._run_stages(0)
-        self._check_loss(loss)
+        if all(np.isfinite(g).all() for g in gradients.values()):  # others fail by themselves
+            self._check_loss(loss)
         dx = self._layered.gradients[INPUT]
         super().__init__({INPUT: x, **network.params}, {INPUT: dx, **gradients})
 

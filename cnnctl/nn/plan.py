@@ -4,11 +4,12 @@ A plan is made for one batch size and one backend, and owns the parameters, grad
 norm statistics and optimizer slots in the backend's inner layout until they are exported.
 It gives the same numbers as the network run layer by layer, without allocating in a step,
 without the first layer's input gradient, and with all of its memory known beforehand.
+A step that meets a number that is not finite raises Diverged, which says where it began.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod, sqrt
+from math import isfinite, isnan, prod, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy as np
 from cnnctl.backends.base import Backend, check_label_values
 from cnnctl.backends.specs import AddSpec, Array, DropoutSpec, RawImages, Spec, mix_seed
 from cnnctl.backends.stage import Buffers, Layout, ParameterLayout, Stage
-from cnnctl.errors import ConfigError, DtypeError, ShapeError, check_real, describe_alternatives
+from cnnctl.errors import ConfigError, Diverged, DtypeError, ShapeError, check_real, describe_alternatives
 from cnnctl.nn.arena import ALIGNMENT, Arena
+from cnnctl.nn.divergence import is_finite, trace_forward
 from cnnctl.nn.fusion import fuse_layers
 from cnnctl.nn.layer import as_count
 from cnnctl.nn.network import Network
@@ -150,6 +152,10 @@ class Plan:
         """Forward, backward and update on one batch; the loss is that before the update.
 
         The update's learning rate is the optimizer's times `lr_scale`.
+
+        Raises Diverged, naming the layer where it began, if the loss, a gradient, or after the
+        update a weight, a slot or a statistic is not finite. With a loss that is not, no weight
+        has moved; otherwise some may have.
         """
         return self.step_over([(x, labels)], lr_scale=lr_scale)
 
@@ -159,6 +165,7 @@ class Plan:
         """One update from up to `accumulate` batches, by the mean gradient over all their images.
 
         It is that of one large batch, up to rounding, unless norms take each batch's own statistics.
+        Raises Diverged as `step` does.
         """
         if self.optimizer is None:
             raise ConfigError("optimizer: this plan was made without one, so it cannot train")
@@ -167,17 +174,19 @@ class Plan:
         images = sum(len(x) for x, _ in batches)
         loss, correct = 0.0, 0
         for number, (x, labels) in enumerate(batches):
-            for stage, seed in self._dropouts:
-                stage.seed = mix_seed(seed + number, self.step_count)
+            self._seed_dropouts(number)
             part = self._run_training(x, labels)
             share = len(x) / max(images, 1) if len(batches) > 1 else 1.0
             loss, correct = loss + share * part.loss, correct + part.correct
             if len(batches) > 1:
                 self._gather(share, first=number == 0, last=number == len(batches) - 1)
-        self._clip()
+        if not self._clip():
+            raise Diverged(self._blame_update(batches, updated=False))
+        loss += sum(self._update(sweep, lr_scale) for sweep in self._sweeps)
+        if not (isfinite(loss) and is_finite(self._statistics)):
+            raise Diverged(self._blame_update(batches, updated=True))
         self.step_count += 1
-        penalty = sum(self._update(sweep, lr_scale) for sweep in self._sweeps)
-        return StepResult(loss + penalty, correct)
+        return StepResult(loss, correct)
 
     def evaluate(self, x: Array | RawImages, labels: Array) -> StepResult:
         """Loss (without penalty) and right answers of one batch; changes nothing."""
@@ -197,16 +206,13 @@ class Plan:
         scores = self._stages[-1].output.read(self._stages[-1].buffers.y, len(x))
         return scores.reshape(len(x), *self.network.output_shape)
 
-    def find_nonfinite(self) -> str | None:
-        """The first array that is not finite, such as "conv1.weight" (or its gradient); None if all are."""
-        flats = {"params": [self._weights], "statistics": [self._statistics]}
-        if self.optimizer:
-            flats["params"].append(self._gradients)
-        for kind, keys in (("params", self.network.params), ("statistics", self.network.statistics)):
-            for key in keys:
-                if not all(np.isfinite(self._places[key].inner(flat)).all() for flat in flats[kind]):
-                    return key
-        return None
+    def find_nonfinite(self, x: Array | RawImages) -> str | None:
+        """What is not finite first when x runs forward as in `evaluate`; None if all is finite.
+
+        "the output of conv1", or a parameter or statistic such as "conv1.weight".
+        """
+        self._load_images(x)
+        return self._trace(len(x), len(self._stages), training=False)
 
     @property
     def stages(self) -> tuple[PlannedStage, ...]:
@@ -276,8 +282,7 @@ class Plan:
         self._load(slots, self.network.params, {f"{slot}/": flat for slot, flat in self._slots.items()})
 
     def _export(self, keys: Iterable[str], prefix: str, flat: Array) -> dict[str, Array]:
-        places = self._places
-        return {prefix + key: places[key].layout.read(places[key].inner(flat)) for key in keys}
+        return {prefix + key: self._read(key, flat) for key in keys}
 
     def _load(self, source: Mapping[str, Array], keys: Iterable[str], flats: Mapping[str, Array]) -> None:
         """Copy `prefix + key` for each flat array; checks all of it before anything is copied."""
@@ -457,6 +462,8 @@ class Plan:
             result = self._run_blended_loss(labels, np.roll(labels, -1), share)
         else:
             result = self._run_loss(labels)
+        if not isfinite(result.loss):
+            raise Diverged(self._blame_loss(len(x), result.loss))
         self._run_backward(len(x))
         return result
 
@@ -486,15 +493,25 @@ class Plan:
         if not first:
             np.add(total, gradients, out=gradients if last else total)
 
-    def _clip(self) -> None:
-        """Source of the norm's: Pascanu et al. 2013, algorithm 1, with PyTorch's 1e-6."""
+    def _clip(self) -> bool:
+        """Bound the gradient, unless it is not finite: clipped, an infinity would be none. Tells if it is.
+
+        Source of the norm's: Pascanu et al. 2013, algorithm 1, with PyTorch's 1e-6.
+        """
         gradients = self._gradients
+        if self.clip_value is None and self.clip_norm is None:
+            return True
+        squares = self.backend.sum_squares(gradients)
+        if not (isfinite(squares) or is_finite(gradients)):  # squares overflow where gradients need not
+            return False
         if self.clip_value is not None:
             np.clip(gradients, -self.clip_value, self.clip_value, out=gradients)
+            squares = self.backend.sum_squares(gradients)
         if self.clip_norm is not None:
-            scale = self.clip_norm / (sqrt(self.backend.sum_squares(gradients)) + CLIP_EPS)
-            if not scale >= 1:  # NaN is to be seen
+            scale = self.clip_norm / (sqrt(squares) + CLIP_EPS)
+            if scale < 1:
                 np.multiply(gradients, scale, out=gradients)
+        return True
 
     def _check_labels(self, x: Array | RawImages, labels: Array) -> Array:
         if len(self.network.output_shape) != 1:
@@ -505,7 +522,17 @@ class Plan:
         check_label_values(labels, self.network.label_count)
         return np.require(labels, np.int64, ["C", "A"])
 
+    def _seed_dropouts(self, number: int) -> None:
+        """For batch `number` of the step that comes next."""
+        for stage, seed in self._dropouts:
+            stage.seed = mix_seed(seed + number, self.step_count)
+
     def _run_forward(self, x: Array | RawImages, *, training: bool) -> None:
+        self._load_images(x)
+        for stage in self._stages:
+            stage.forward(len(x), training)
+
+    def _load_images(self, x: Array | RawImages) -> None:
         if x.shape[1:] != self.network.input_shape or len(x) > self.batch_size:
             raise ShapeError(
                 f"x: shape {x.shape} is not (up to {self.batch_size}, "
@@ -519,8 +546,6 @@ class Plan:
         else:
             self.input.prepare(x, buffer)
             _blend_images(buffer[: len(x)], x.share)
-        for stage in self._stages:
-            stage.forward(len(x), training)
 
     def _run_backward(self, n: int) -> None:
         for stage, additions in zip(reversed(self._stages), reversed(self._additions), strict=True):
@@ -529,13 +554,79 @@ class Plan:
                 np.add(gradient[:n], aside[:n], out=gradient[:n])
 
     def _update(self, sweep: "_Sweep", lr_scale: float) -> float:
-        """Move a sweep's weights; returns the penalty on them before."""
+        """Move a sweep's weights; returns the penalty on them before, NaN if something is not finite."""
         slots = {key: flat[sweep.part] for key, flat in self._slots.items()}
         weights, gradients = self._weights[sweep.part], self._gradients[sweep.part]
         l1, l2, rate = sweep.penalty.l1, sweep.penalty.l2, lr_scale * sweep.lr_scale
+        step = self.step_count + 1
         magnitudes = self.backend.add_l1_gradient(weights, gradients, l1) if l1 else 0.0
-        squares = sweep.optimizer.update(self.backend, weights, gradients, slots, self.step_count, l2, rate)
-        return l1 * magnitudes + 0.5 * l2 * squares
+        squares = sweep.optimizer.update(self.backend, weights, gradients, slots, step, l2, rate)
+        # Squares may overflow where nobody pays for them: 0 times infinity would be NaN.
+        return l1 * magnitudes + (0.5 * l2 * squares if l2 or isnan(squares) else 0.0)
+
+    # Where it began
+
+    def _blame_loss(self, n: int, loss: float) -> str:
+        """Why the loss of n images is not finite: nothing has moved yet, so that it comes out again."""
+        what = f"the loss of step {self.step_count + 1} is {loss}"
+        origin = self._trace(n, len(self._stages), training=True)
+        if origin:
+            return f"{what}: {origin} is not finite"
+        return f"{what}: the output of {self.stages[-1].name} is finite, but too large for it"
+
+    def _blame_update(self, batches: Sequence[tuple[Array | RawImages, Array]], *, updated: bool) -> str:
+        """Why a step of finite loss has come to something that is not finite.
+
+        Once updated, a weight is known to have been at fault where its gradient is finite. A
+        gradient may be at fault itself, or the output of a layer before it that an activation has
+        hidden from the loss: the batches run forward again to tell, with a 0 for each weight that
+        its gradient has spoiled, and others as they are now.
+        """
+        when = f"in step {self.step_count + 1}"
+        weights, gradients = self._weights, self._gradients
+        for key in self.network.params:
+            w, dw = (self._read(key, flat) for flat in (weights, gradients))
+            if (~np.isfinite(w) & (np.isfinite(dw) | (not updated))).any():
+                return f"{key} is not finite {when}"
+        for index in reversed(range(len(self._stages))):
+            for key in reversed([self._nodes[index].names[own] for own in self._stages[index].parameters]):
+                if is_finite(self._read(key, gradients)):
+                    continue
+                kept = weights.copy()
+                weights[~np.isfinite(weights)] = 0
+                origin = self._retrace(batches, index)
+                weights[...] = kept
+                return f"{origin or f'the gradient of {key}'} is not finite {when}"
+        for key in self.network.statistics:
+            if not is_finite(self._read(key, self._statistics)):
+                return f"{key} is not finite {when}"
+        for slot, flat in self._slots.items():
+            for key in self.network.params:
+                if not is_finite(self._read(key, flat)):
+                    return f"{slot} of {key} is not finite {when}"
+        return f"the loss {when} is inf: its penalty on the weights overflows {self.dtype}"
+
+    def _read(self, key: str, flat: Array) -> Array:
+        return self._places[key].layout.read(self._places[key].inner(flat))
+
+    def _retrace(self, batches: Sequence[tuple[Array | RawImages, Array]], count: int) -> str | None:
+        """What is not finite first when a step's batches run through the first stages again."""
+        for number, (x, _) in enumerate(batches):
+            self._seed_dropouts(number)
+            self._load_images(x)
+            if origin := self._trace(len(x), count, training=True):
+                return origin
+        return None
+
+    def _trace(self, n: int, count: int, *, training: bool) -> str | None:
+        """What is not finite first when the images there run through the first stages; all else stays."""
+        kept = self._statistics.copy()
+        try:
+            with np.errstate(all="ignore"):
+                nodes, stages = self._nodes[:count], self._stages[:count]
+                return trace_forward(nodes, stages, self.backend, n, training=training)
+        finally:
+            self._statistics[...] = kept
 
 
 def _blend_images(images: Array, share: float) -> None:

@@ -47,8 +47,9 @@ class Optimizer(ABC):
         l2: float,
         lr_scale: float = 1.0,
     ) -> float:
-        """Change `w` and its `slots` in place; returns the sum of w^2 before it.
+        """Change `w` and its `slots` in place; returns the sum of w^2 before it, or NaN.
 
+        NaN says that `w` or a slot is not finite now, as is so wherever `dw` was not.
         `step` counts from 1. `l2` adds l2 w to the gradient: pass 0 for biases, and where
         `dw` holds that term already. The learning rate is lr lr_scale.
         """

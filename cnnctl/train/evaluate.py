@@ -52,7 +52,7 @@ def evaluate_split(
     """Scores of the plan's weights on one of SPLITS, None when it is empty.
 
     `between` is called after each batch, and `tally` takes in what the network answered. Raises
-    Diverged when the loss is not finite.
+    Diverged, naming the layer, when the loss of a batch is not finite.
     """
     split = experiment.get_split(name)
     if not len(split):
@@ -65,12 +65,14 @@ def evaluate_split(
             tally.add(scores, batch.labels)
         else:
             result = experiment.plan.evaluate(batch, batch.labels)
+        if not isfinite(result.loss):
+            origin = experiment.plan.find_nonfinite(batch)
+            why = f"{origin} is not finite" if origin else f"the network's scores overflow {dtype} in it"
+            raise Diverged(f"{name}: the loss is {result.loss}: {why}")
         loss_sum += result.loss * len(batch)
         correct += result.correct
         if between:
             between()
-    if not isfinite(loss_sum):
-        raise Diverged(f"{name}: the loss is {loss_sum}: the network's scores overflow {dtype}")
     return Scores(loss_sum / len(split), correct / len(split), len(split))
 
 

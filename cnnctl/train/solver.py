@@ -10,7 +10,7 @@ no configuration file, decides nothing about the network, prints nothing.
 import os
 import shlex
 from contextlib import closing, suppress
-from math import inf, isfinite
+from math import inf
 from time import perf_counter
 
 import numpy as np
@@ -151,9 +151,10 @@ class Solver:
         progress = self._progress
         batches = self._draw_batches()
         lr = self._settings.optimizer.lr * self._lr_scale
-        result = self._experiment.plan.step_over(batches, lr_scale=self._lr_scale)
-        if not isfinite(result.loss):
-            raise self._describe_divergence(f"the loss of step {progress.step + 1} is {result.loss}")
+        try:
+            result = self._experiment.plan.step_over(batches, lr_scale=self._lr_scale)
+        except Diverged as error:
+            raise self._describe_divergence(str(error)) from error
         images = sum(len(labels) for _, labels in batches)
         progress.step += 1
         progress.position += 1
@@ -286,10 +287,8 @@ class Solver:
             self._saved_at = perf_counter()
 
     def _describe_divergence(self, what: str) -> Diverged:
-        key = self._experiment.plan.find_nonfinite()
         lr = self._settings.optimizer.lr
-        where = f"; {key} or its gradient is not finite" if key else ""
-        return Diverged(f"diverged: {what}{where}; try a learning rate below {lr:g}")
+        return Diverged(f"diverged: {what}; try a learning rate below {lr:g}")
 
     def _record_end(self, state: State, message: str, evaluation: Evaluation | None = None) -> None:
         progress = self._progress

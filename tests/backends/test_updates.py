@@ -292,8 +292,22 @@ def test_sgd_without_momentum_keeps_the_gradient_as_velocity(backend: Backend, d
     np.testing.assert_array_equal(w, [-1, 2])
 
 
-@pytest.mark.parametrize("special", [np.nan, np.inf])
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def list_updates(backend: Backend) -> dict[str, tuple[int, Callable[..., float]]]:
+    """Name -> how many slots it has, and itself, of (w, dw, *slots)."""
+    return {
+        "sgd": (1, partial(backend.sgd_update, momentum=0.9)),
+        "sgd alone": (1, backend.sgd_update),
+        "adam": (2, partial(backend.adam_update, step=1)),
+        "adagrad": (1, backend.adagrad_update),
+        "rmsprop": (1, backend.rmsprop_update),
+        "rmsprop centred": (3, partial(backend.rmsprop_update, momentum=0.9)),
+        "adamax": (2, partial(backend.adamax_update, step=1)),
+        "lion": (1, backend.lion_update),
+    }
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow:RuntimeWarning")
 def test_a_special_gradient_spoils_its_weight_and_no_other(
     backend: Backend, special: float, dtype: str
 ) -> None:
@@ -304,22 +318,47 @@ def test_a_special_gradient_spoils_its_weight_and_no_other(
     for position in range(33):
         dw = np.ones(33, dtype)
         dw[position] = special
-        updates: dict[str, Callable[..., float]] = {
-            "sgd": partial(backend.sgd_update, momentum=0.9),
-            "adam": partial(backend.adam_update, step=1),
-            "adagrad": backend.adagrad_update,
-            "rmsprop": backend.rmsprop_update,
-            "adamax": partial(backend.adamax_update, step=1),
-            "lion": backend.lion_update,
-        }
         others = np.arange(33) != position
-        for name, update in updates.items():
-            w, m, v = (np.ones(33, dtype) for _ in range(3))
-            slots = (m, v) if name.startswith("adam") else (m,)
-            update(w, dw, *slots, lr=0.1)
-            assert not np.isfinite((m if name == "lion" else w)[position])
-            assert (w[others] < 0.99).all()
+        for name, (count, update) in list_updates(backend).items():
+            w, *slots = (np.ones(33, dtype) for _ in range(1 + count))
+            assert np.isnan(update(w, dw, *slots, lr=0.1))
+            assert not np.isfinite((slots[0] if name == "lion" else w)[position])
+            assert np.isfinite(w[others]).all()
             np.testing.assert_allclose(w[others], w[others][0], rtol=1e-6)
             if np.isnan(special):
                 assert np.isnan(w[position])
                 assert all(np.isnan(slot[position]) for slot in slots)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("size", [1, 33, 2049, 16385])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_whatever_is_not_finite_afterwards_is_told(
+    backend: Backend, special: float, size: int, dtype: str, rng: np.random.Generator
+) -> None:
+    """A weight, a gradient or a slot, wherever it stands. No slot of squares is ever below 0."""
+    for count, update in list_updates(backend).values():
+        for place in range(2 + count):
+            for position in {0, size - 1, int(rng.integers(size))}:
+                arrays = [np.ones(size, dtype) for _ in range(2 + count)]
+                assert update(*arrays, lr=0.1) == size
+                arrays = [np.ones(size, dtype) for _ in range(2 + count)]
+                arrays[place][position] = special if place < 2 else abs(special)
+                assert np.isnan(update(*arrays, lr=0.1))
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_large_numbers_are_not_told(backend: Backend, dtype: str) -> None:
+    """Only what overflows: the square of a gradient in a slot, or the weight that it moves."""
+    huge, large = float(np.finfo(dtype).max) / 2, 1e3 * float(np.finfo(dtype).max) ** 0.5
+    for name, (count, update) in list_updates(backend).items():
+        squares = name.startswith(("adam", "adagrad", "rmsprop")) and name != "adamax"
+        w, dw, *slots = (np.ones(40, dtype) for _ in range(2 + count))
+        dw[7] = large
+        assert np.isnan(update(w, dw, *slots, lr=1e-3)) == squares
+        w, dw, *slots = (np.ones(40, dtype) for _ in range(2 + count))
+        w[7] = huge
+        assert update(w, dw, *slots, lr=1e-3) == np.inf
+    w, dw, velocity = (np.full(40, value, dtype) for value in (1, huge, 0))
+    assert backend.sgd_update(w, dw, velocity, lr=1e-3) == 40
+    assert np.isnan(backend.sgd_update(w, dw, velocity, lr=1e3))

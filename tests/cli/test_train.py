@@ -191,10 +191,11 @@ class TestEndings:
 
     @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
     def test_a_diverged_run_has_its_document_too(self, train, config):
-        code, out, err = train(config, "--json", "--quiet", "-o", "solver.optimizer.sgd.lr=1e30")
+        code, out, err = train(config, "--json", "--quiet", "-o", "solver.optimizer.sgd.lr=1e38")
         assert code == 4
         assert json.loads(out)["status"] == "diverged"
-        assert re.fullmatch(r"cnnctl: error: diverged: the loss of step \d+ is (nan|inf); .*\n", err)
+        what = r"the loss of step \d+ is (nan|inf): the output of \w+ is .+"
+        assert re.fullmatch(rf"cnnctl: error: diverged: {what}; try a learning rate below 1e\+38\n", err)
 
     def test_a_finished_run_is_shown_again(self, train, config):
         first = train(config, "--json")

@@ -411,16 +411,6 @@ def test_loading_checks_everything_first(backend: Backend) -> None:
     assert not any(value.any() for value in plan.export_slots().values())
 
 
-def test_nonfinite_parameters_are_named(backend: Backend, rng: np.random.Generator) -> None:
-    network = Network([Conv(3, 3), ReLU(), Linear(4)], (2, 6, 6))
-    plan = Plan(network, BATCH, backend, optimizer=SGD(lr=0.1))
-    assert plan.find_nonfinite() is None
-    params = plan.export_params()
-    params["linear1.bias"][1] = np.inf
-    plan.load_params(params)
-    assert plan.find_nonfinite() == "linear1.bias"
-
-
 def test_errors(backend: Backend, rng: np.random.Generator) -> None:
     network = Network([Linear(4)], (2, 3, 3))
     plan = Plan(network, BATCH, backend, optimizer=SGD())
@@ -486,14 +476,6 @@ def test_the_penalty_is_not_clipped(backend: Backend, rng: np.random.Generator) 
     w = network.params["linear1.weight"].copy()
     plan.step(*draw_batch(network, rng))
     np.testing.assert_allclose(read_gradients(plan)["linear1.weight"], 1e6 * w, atol=1e-2)
-
-
-def test_a_gradient_that_is_not_finite_is_not_hidden_by_its_norm(backend: Backend) -> None:
-    network = Network([Linear(4)], (3,), dtype="float64")
-    plan = Plan(network, 2, backend, optimizer=SGD(), clip_norm=1.0)
-    with np.errstate(all="ignore"):
-        plan.step(np.array([[np.nan, 1, 1], [1, 1, 1]]), np.array([0, 1]))
-    assert plan.find_nonfinite() == "linear1.weight"
 
 
 @pytest.mark.parametrize("sizes", [[5, 5], [5, 5, 2], [3], [1, 5, 4, 5]])

@@ -422,23 +422,47 @@ class TestDivergence:
         return path
 
     @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
-    def test_a_huge_learning_rate_names_step_and_parameter(self, config, tmp_path):
-        with pytest.raises(Diverged, match=r"the loss of step \d+ is (nan|inf); \w+\.\w+ or its") as caught:
+    def test_a_huge_learning_rate_names_step_and_layer(self, config, tmp_path):
+        message = r"^diverged: the loss of step \d+ is (nan|inf): the output of \w+ is not finite; "
+        with pytest.raises(Diverged, match=message + r"try a learning rate below 1e\+30$") as caught:
             run_with(config, tmp_path, optimizer={"sgd": {"lr": 1e30}})
         self.check(tmp_path, caught)
 
     def test_the_loss_of_one_step_is_enough(self, config, tmp_path, monkeypatch):
-        original = Plan.step_over
+        original = Plan._run_loss
 
-        def step(self, batches, **settings):
-            result = original(self, batches, **settings)
-            return StepResult(math.nan, result.correct) if self.step_count == 10 else result
+        def run(self, labels):
+            result = original(self, labels)
+            return StepResult(math.nan, result.correct) if self.step_count == 9 else result
 
-        monkeypatch.setattr(Plan, "step_over", step)
-        with pytest.raises(Diverged, match="the loss of step 10 is nan; try a learning rate") as caught:
+        monkeypatch.setattr(Plan, "_run_loss", run)
+        with pytest.raises(Diverged, match="diverged: the loss of step 10 is nan: the output of") as caught:
             run_with(config, tmp_path)
         path = self.check(tmp_path, caught)
         assert RunDirectory(path).read_status().step == 9
+
+    def test_resuming_goes_on_from_the_last_whole_state_and_diverges_again(
+        self, config, tmp_path, monkeypatch
+    ):
+        original = Plan._clip
+
+        def clip(self):
+            if self.step_count == 16:
+                self._gradients[0] = np.inf
+            return original(self)
+
+        monkeypatch.setattr(Plan, "_clip", clip)
+        message = r"^diverged: the gradient of conv1\.weight is not finite in step 17; try a"
+        with pytest.raises(Diverged, match=message) as caught:
+            run_with(config, tmp_path, checkpoints={"steps": 5, "keep": 3})
+        path = self.check(tmp_path, caught)
+        assert load_checkpoint(path / "checkpoints" / LAST).metadata.progress.step == 15
+        with pytest.raises(Diverged) as again:
+            train(resume=path)
+        assert str(again.value) == str(caught.value)
+        self.check(tmp_path, again)
+        monkeypatch.setattr(Plan, "_clip", original)
+        assert train(resume=path).steps == TOTAL_STEPS
 
     @pytest.mark.parametrize("group", ["params", "slots"])
     def test_weights_and_slots_are_looked_at_before_they_are_saved(
@@ -460,7 +484,24 @@ class TestDivergence:
 
     def test_an_evaluation_that_overflows_counts_too(self, config, tmp_path, monkeypatch):
         monkeypatch.setattr(Plan, "evaluate", lambda self, x, labels: StepResult(math.inf, 0))
-        with pytest.raises(Diverged, match="validation: the loss is inf") as caught:
+        message = "validation: the loss is inf: the network's scores overflow float32 in it"
+        with pytest.raises(Diverged, match=message) as caught:
+            run_with(config, tmp_path)
+        self.check(tmp_path, caught)
+
+    def test_an_evaluation_names_the_layer(self, config, tmp_path, monkeypatch):
+        """A weight that is lost between the last step of an epoch and its scores."""
+        original = Plan.step_over
+
+        def step(self, batches, **settings):
+            result = original(self, batches, **settings)
+            if self.step_count == STEPS_PER_EPOCH:
+                self.load_params({key: w + math.nan for key, w in self.export_params().items()})
+            return result
+
+        monkeypatch.setattr(Plan, "step_over", step)
+        message = r"^validation: the loss is nan: conv1\.weight is not finite$"
+        with pytest.raises(Diverged, match=message) as caught:
             run_with(config, tmp_path)
         self.check(tmp_path, caught)
 
