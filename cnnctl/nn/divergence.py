@@ -24,8 +24,6 @@ def trace_forward(
     output of conv1". Of layers that were fused, the first whose output is not finite by the backend's
     plain operations; all of them ("conv1+relu1") if none is. Training moves the statistics again.
     """
-    if not stages:
-        return None
     layouts = [stages[0].input, *(stage.output for stage in stages)]
     if not is_finite(layouts[0].read(stages[0].buffers.x, n)):
         return "the input"

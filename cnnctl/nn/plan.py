@@ -212,7 +212,7 @@ class Plan:
         "the output of conv1", or a parameter or statistic such as "conv1.weight".
         """
         self._load_images(x)
-        return self._trace(len(x), len(self._stages), training=False)
+        return self._trace(len(x), training=False)
 
     @property
     def stages(self) -> tuple[PlannedStage, ...]:
@@ -569,7 +569,7 @@ class Plan:
     def _blame_loss(self, n: int, loss: float) -> str:
         """Why the loss of n images is not finite: nothing has moved yet, so that it comes out again."""
         what = f"the loss of step {self.step_count + 1} is {loss}"
-        origin = self._trace(n, len(self._stages), training=True)
+        origin = self._trace(n, training=True)
         if origin:
             return f"{what}: {origin} is not finite"
         return f"{what}: the output of {self.stages[-1].name} is finite, but too large for it"
@@ -577,10 +577,10 @@ class Plan:
     def _blame_update(self, batches: Sequence[tuple[Array | RawImages, Array]], *, updated: bool) -> str:
         """Why a step of finite loss has come to something that is not finite.
 
-        Once updated, a weight is known to have been at fault where its gradient is finite. A
-        gradient may be at fault itself, or the output of a layer before it that an activation has
-        hidden from the loss: the batches run forward again to tell, with a 0 for each weight that
-        its gradient has spoiled, and others as they are now.
+        Once updated, a weight is known to have been at fault where its gradient is finite. A gradient
+        may be at fault itself, or the output of a layer that another has hidden from the loss: to
+        tell, the batches run forward again, with a 0 for each weight that its gradient has spoiled,
+        and the others as they are now.
         """
         when = f"in step {self.step_count + 1}"
         weights, gradients = self._weights, self._gradients
@@ -588,13 +588,13 @@ class Plan:
             w, dw = (self._read(key, flat) for flat in (weights, gradients))
             if (~np.isfinite(w) & (np.isfinite(dw) | (not updated))).any():
                 return f"{key} is not finite {when}"
-        for index in reversed(range(len(self._stages))):
-            for key in reversed([self._nodes[index].names[own] for own in self._stages[index].parameters]):
+        for node, stage in zip(reversed(self._nodes), reversed(self._stages), strict=True):
+            for key in reversed([node.names[own] for own in stage.parameters]):
                 if is_finite(self._read(key, gradients)):
                     continue
                 kept = weights.copy()
                 weights[~np.isfinite(weights)] = 0
-                origin = self._retrace(batches, index)
+                origin = self._retrace(batches)
                 weights[...] = kept
                 return f"{origin or f'the gradient of {key}'} is not finite {when}"
         for key in self.network.statistics:
@@ -609,22 +609,21 @@ class Plan:
     def _read(self, key: str, flat: Array) -> Array:
         return self._places[key].layout.read(self._places[key].inner(flat))
 
-    def _retrace(self, batches: Sequence[tuple[Array | RawImages, Array]], count: int) -> str | None:
-        """What is not finite first when a step's batches run through the first stages again."""
+    def _retrace(self, batches: Sequence[tuple[Array | RawImages, Array]]) -> str | None:
+        """What is not finite first when a step's batches run forward again."""
         for number, (x, _) in enumerate(batches):
             self._seed_dropouts(number)
             self._load_images(x)
-            if origin := self._trace(len(x), count, training=True):
+            if origin := self._trace(len(x), training=True):
                 return origin
         return None
 
-    def _trace(self, n: int, count: int, *, training: bool) -> str | None:
-        """What is not finite first when the images there run through the first stages; all else stays."""
+    def _trace(self, n: int, *, training: bool) -> str | None:
+        """What is not finite first when n images that are there run forward; the statistics stay."""
         kept = self._statistics.copy()
         try:
             with np.errstate(all="ignore"):
-                nodes, stages = self._nodes[:count], self._stages[:count]
-                return trace_forward(nodes, stages, self.backend, n, training=training)
+                return trace_forward(self._nodes, self._stages, self.backend, n, training=training)
         finally:
             self._statistics[...] = kept
 
