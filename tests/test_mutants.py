@@ -21,7 +21,7 @@ def test_there_are_enough_and_they_are_numbered() -> None:
     assert len(MUTANTS) >= 25
     assert [mutant.number for mutant in MUTANTS] == [f"{i:02}" for i in range(1, len(MUTANTS) + 1)]
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
-    assert {mutant.promise for mutant in MUTANTS} == {*(f"K{i}" for i in range(1, 9)), "S1", "S2", "S3"}
+    assert {mutant.promise for mutant in MUTANTS} == {*(f"K{i}" for i in range(1, 9)), "O3", "S1", "S2", "S3"}
     assert [path for path in FOLDER.glob("*.patch") if not re.fullmatch(r"\d\d-[a-z0-9-]+", path.stem)] == []
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.faults import damage, disks, interrupts, kills, power, starts
-from tests.faults import memory as footprint
+from tests.faults import damage, disks, divergence, interrupts, kills, power, starts
 from tests.torture import (
     arithmetic,
     checkpoints,
@@ -72,6 +71,7 @@ ROWS = {
         Row("R3", "a bad disk: one line, no loss", disks.check_disk, 9000, 60),
         Row("R5", "Ctrl-C and SIGTERM stop cleanly", interrupts.check_interrupt, 200, 16),
         Row("O1", "runs never collide", starts.check_starts, 20, 4),
+        Row("O3", "divergence stops and is named", divergence.check_divergence, 2000, 60),
         Row("S1-yaml", "bad configs are refused", configs.check_yaml, 1_000_000, 2000),
         Row("S1-idx", "bad IDX files are refused", datafiles.check_idx, 1_000_000, 6000),
         Row("S1-cifar", "bad CIFAR-10 batches are refused", datafiles.check_cifar, 1_000_000, 5000),
