@@ -75,4 +75,4 @@ def read_mutant(path: Path) -> Mutant:
 
 def read_mutants() -> list[Mutant]:
     """All of them, in order."""
-    return [read_mutant(path) for path in sorted(FOLDER.glob("*.patch"))]
+    return sorted(map(read_mutant, FOLDER.glob("*.patch")), key=lambda mutant: int(mutant.number))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.faults import damage, disks, divergence, interrupts, kills, power, starts
+from tests.faults import memory as footprint
 from tests.torture import (
     arithmetic,
     checkpoints,
@@ -69,8 +70,10 @@ ROWS = {
         Row("R1", "killed, a run ends as it would", kills.check_kill, 600, 24),
         Row("R2", "a power cut loses nothing saved", power.check_power_cut, 5000, 60),
         Row("R3", "a bad disk: one line, no loss", disks.check_disk, 9000, 60),
+        Row("R4", "damaged checkpoints are refused", damage.check_damage, damage.SECTORS, 6, 1),
         Row("R5", "Ctrl-C and SIGTERM stop cleanly", interrupts.check_interrupt, 200, 16),
         Row("O1", "runs never collide", starts.check_starts, 20, 4),
+        Row("O2", "memory is known beforehand", footprint.check_memory, len(footprint.CASES), 3, 1),
         Row("O3", "divergence stops and is named", divergence.check_divergence, 2000, 60),
         Row("S1-yaml", "bad configs are refused", configs.check_yaml, 1_000_000, 2000),
         Row("S1-idx", "bad IDX files are refused", datafiles.check_idx, 1_000_000, 6000),
@@ -81,7 +84,5 @@ ROWS = {
         Row("S1-run", "damaged run files are refused", runfiles.check_run, 200_000, 500),
         Row("S2", "hostile files are refused", hostile.check_hostile, hostile.CASES, hostile.CASES, 1),
         Row("S3", "downloads are right or absent", downloads.check_download, 5000, 80),
-        Row("R4", "damaged checkpoints are refused", damage.check_damage, damage.SECTORS, 6, 1),
-        Row("O2", "memory is known beforehand", footprint.check_memory, len(footprint.CASES), 3, 1),
     )
 }
