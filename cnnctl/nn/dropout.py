@@ -57,7 +57,7 @@ class Dropout(Layer):
         return {}
 
     def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
-        if not training:
+        if not training or self.frozen:
             return x, ()
         self.passes += 1
         return backend.dropout(x, self.rate, self._find_seed(), self.spatial), ()
@@ -65,6 +65,8 @@ class Dropout(Layer):
     def _backward(
         self, dy: Array, saved: tuple[Array, ...], backend: Backend, need_dx: bool
     ) -> tuple[Array | None, dict[str, Array]]:
+        if self.frozen:
+            return dy, {}
         return backend.dropout(dy, self.rate, self._find_seed(), self.spatial), {}
 
     def _find_seed(self) -> int:

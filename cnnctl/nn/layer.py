@@ -33,6 +33,9 @@ class Layer(ABC):
         statistics: arrays that training moves without a gradient, {} where there are none.
         grads: dL/dparams of the last backward pass, with the keys of `params`.
         input_shape, output_shape: extents per image, () until built.
+        frozen: whether a training pass acts as one without training, but for the backward pass that
+            can follow: dropout keeps all, norms take their running statistics and leave them alone.
+            A plan does not know of it.
     """
 
     kind: ClassVar[str]
@@ -48,6 +51,7 @@ class Layer(ABC):
         self.input_shape: Shape = ()
         self.output_shape: Shape = ()
         self.dtype: np.dtype[Any] | None = None
+        self.frozen = False
         self._saved: tuple[Array, ...] | None = None
 
     def __repr__(self) -> str:

@@ -150,25 +150,22 @@ class Network:
         penalty = Penalty(l1, l2)
         return sum(penalty.compute(layer.params[key]) for layer, key in self._regularized())
 
+    def freeze(self) -> None:
+        """Let training passes act as evaluation does (`Layer.frozen`): for gradients of what it answers."""
+        for layer in self.leaves:
+            layer.frozen = True
+
     def load_params(self, params: Mapping[str, Array]) -> None:
         """Copy values into the parameters. Keys, shapes and dtypes must match exactly.
 
         Everything is checked before anything is copied. Raises ConfigError, ShapeError or
         DtypeError.
         """
-        own = self.params
-        for key in params:
-            if key not in own:
-                raise ConfigError(f"params: {key!r} is not known; {describe_alternatives(key, own)}")
-        for key, w in own.items():
-            if key not in params:
-                raise ConfigError(f"params: {key} is missing; needed: {', '.join(own)}")
-            if params[key].shape != w.shape:
-                raise ShapeError(f"params: {key}: shape {params[key].shape} where {w.shape} is needed")
-            if params[key].dtype != w.dtype:
-                raise DtypeError(f"params: {key}: dtype {params[key].dtype} where {w.dtype} is needed")
-        for key, w in own.items():
-            np.copyto(w, params[key])
+        _load("params", self.params, params)
+
+    def load_statistics(self, statistics: Mapping[str, Array]) -> None:
+        """The same for `statistics`."""
+        _load("statistics", self.statistics, statistics)
 
     def summary(self) -> list[SummaryRow]:
         """A row for each layer."""
@@ -200,3 +197,18 @@ class Network:
 
     def _regularized(self) -> Iterator[tuple[Layer, str]]:
         return ((layer, key) for layer in self.leaves for key in layer.regularized)
+
+
+def _load(field: str, own: Mapping[str, Array], given: Mapping[str, Array]) -> None:
+    for key in given:
+        if key not in own:
+            raise ConfigError(f"{field}: {key!r} is not known; {describe_alternatives(key, own)}")
+    for key, array in own.items():
+        if key not in given:
+            raise ConfigError(f"{field}: {key} is missing; needed: {', '.join(own)}")
+        if given[key].shape != array.shape:
+            raise ShapeError(f"{field}: {key}: shape {given[key].shape} where {array.shape} is needed")
+        if given[key].dtype != array.dtype:
+            raise DtypeError(f"{field}: {key}: dtype {given[key].dtype} where {array.dtype} is needed")
+    for key, array in own.items():
+        np.copyto(array, given[key])

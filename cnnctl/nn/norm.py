@@ -57,9 +57,9 @@ class BatchNorm(Layer):
 
     def _forward(self, x: Array, backend: Backend, training: bool) -> tuple[Array, tuple[Array, ...]]:
         gamma, beta = self.params["weight"], self.params["bias"]
-        if not training:
+        if not training or self.frozen:
             running = self.statistics["running_mean"], self.statistics["running_var"]
-            return backend.batchnorm_inference(x, gamma, beta, *running, self.eps), ()
+            return backend.batchnorm_inference(x, gamma, beta, *running, self.eps), (x, *running)
         y, mean, var = backend.batchnorm_forward(x, gamma, beta, self.eps)
         move_statistics(self.statistics, mean, var, x, self.momentum)
         return y, (x, mean, var)
@@ -68,7 +68,14 @@ class BatchNorm(Layer):
         self, dy: Array, saved: tuple[Array, ...], backend: Backend, need_dx: bool
     ) -> tuple[Array | None, dict[str, Array]]:
         x, mean, var = saved
-        dx, dgamma, dbeta = backend.batchnorm_backward(dy, x, self.params["weight"], mean, var, self.eps)
+        gamma = self.params["weight"]
+        if self.frozen:  # the statistics are constants, the map is affine
+            one, zero = np.ones_like(gamma), np.zeros_like(gamma)
+            dx = backend.batchnorm_inference(dy, gamma, zero, zero, var, self.eps)
+            dgamma = dy * backend.batchnorm_inference(x, one, zero, mean, var, self.eps)
+            sums = tuple(array.sum(axis=(0, *range(2, x.ndim))) for array in (dgamma, dy))
+            return dx, dict(zip(("weight", "bias"), sums, strict=True))
+        dx, dgamma, dbeta = backend.batchnorm_backward(dy, x, gamma, mean, var, self.eps)
         return dx, {"weight": dgamma, "bias": dbeta}
 
 
