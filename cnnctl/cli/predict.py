@@ -13,7 +13,8 @@ from cnnctl.cli import display
 from cnnctl.cli.train import Watcher
 
 if TYPE_CHECKING:
-    from cnnctl.train.predict import Answer, Prediction
+    from cnnctl.train.predict import Prediction
+    from cnnctl.train.trained import Answer
 
 
 @click.command()
@@ -60,7 +61,7 @@ def predict(
         document = {"schema": 1, "command": "predict", "run": str(path), "checkpoint": checkpoint}
         display.print_json({**document, "images": [_describe(prediction) for prediction in predictions]})
     elif told := [prediction for prediction in predictions if not prediction.error]:
-        rows = [(prediction.path, *map(_show, prediction.answers)) for prediction in told]
+        rows = [(prediction.path, *map(describe_answer, prediction.answers)) for prediction in told]
         display.print_table("", ("image", *map(str, range(1, len(rows[0])))), rows)
     if any(prediction.error for prediction in predictions):
         ctx.exit(1)
@@ -71,7 +72,8 @@ def _describe(prediction: "Prediction") -> dict[str, object]:
     return {"image": str(prediction.path), "error": prediction.error, "classes": answers}
 
 
-def _show(answer: "Answer") -> str:
+def describe_answer(answer: "Answer") -> str:
+    """A class with its probability, or its score where there is none."""
     if answer.probability is None:
         return f"{answer.name} ({answer.score:+.3f})"
     return f"{answer.name} ({100 * answer.probability:.1f} %)"

@@ -40,6 +40,8 @@ from cnnctl.train.checkpoint import (
 from cnnctl.train.environment import describe_engine, describe_environment
 from cnnctl.train.evaluate import Evaluation, evaluate_split, read_evaluation, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
+from cnnctl.train.initial import pack_initial_filters
+from cnnctl.train.insight import Embedding, compute_embedding
 from cnnctl.train.metrics import NEW_FILES, TimingFile, read_metrics
 from cnnctl.train.observer import Observer, Scores
 from cnnctl.train.predict import Prediction, Predictor
@@ -47,6 +49,7 @@ from cnnctl.train.run_directory import RunDirectory, find_run
 from cnnctl.train.scores import Tally
 from cnnctl.train.signals import noting_signals
 from cnnctl.train.solver import Solver
+from cnnctl.train.trained import Trained
 
 PathLike = str | os.PathLike[str]
 CHECKPOINTS = ("last", "best")
@@ -105,6 +108,7 @@ class Run:
         loaded = load_checkpoint(self.path / "checkpoints" / f"{checkpoint}.safetensors")
         network = build_network(load_config(self.path / "resolved.yaml"), loaded.shift.shape)
         network.load_params(loaded.params)
+        network.load_statistics(loaded.statistics)
         return network
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -190,12 +194,9 @@ def examine(
     damaged.
     """
     splits, observer = tuple(splits), observer or Observer()
-    _check_word("checkpoint", checkpoint, CHECKPOINTS)
     for name in splits:
         _check_word("splits", name, SPLITS)
-    path = run.path if isinstance(run, Run) else find_run(os.fspath(run), Path(runs_dir))
-    directory = RunDirectory(path)
-    loaded = _load_checkpoint(directory, checkpoint, observer)
+    directory, loaded = _open(run, checkpoint, runs_dir, observer)
     experiment = _rebuild(directory, loaded, data_dir, observer)
     tallies = {name: Tally(experiment.network.loss.kind) for name in splits}
     scores = {name: evaluate_split(experiment, name, tally=tally) for name, tally in tallies.items()}
@@ -224,14 +225,39 @@ def predict(
     `images` are files, or folders of them. One that cannot be read is told in its prediction and
     stops nothing. `run` and `observer` are as for `examine`, and so are the errors.
     """
-    _check_word("checkpoint", checkpoint, CHECKPOINTS)
-    path = run.path if isinstance(run, Run) else find_run(os.fspath(run), Path(runs_dir))
-    directory = RunDirectory(path)
-    loaded = _load_checkpoint(directory, checkpoint, observer or Observer())
-    config, _ = _read_config(directory, loaded)
-    predictor = Predictor(config, loaded, data_facts.read_data_facts(directory))
+    predictor = Predictor(load_trained(run, checkpoint=checkpoint, runs_dir=runs_dir, observer=observer))
     paths = [images] if isinstance(images, str | os.PathLike) else images
     return predictor.predict(map(Path, paths), top)
+
+
+def load_trained(
+    run: PathLike | Run,
+    *,
+    checkpoint: Literal["last", "best"] = "last",
+    runs_dir: PathLike = "runs",
+    observer: Observer | None = None,
+) -> Trained:
+    """The network of a checkpoint, to be looked into; arguments and errors are as for `predict`."""
+    directory, loaded = _open(run, checkpoint, runs_dir, observer or Observer())
+    return _restore_trained(directory, loaded)
+
+
+def embed(
+    run: PathLike | Run,
+    *,
+    checkpoint: Literal["last", "best"] = "last",
+    runs_dir: PathLike = "runs",
+    data_dir: PathLike | None = None,
+    observer: Observer | None = None,
+) -> Embedding:
+    """The test images as the last hidden layer of a checkpoint has them, in two principal components.
+
+    Arguments and errors are as for `examine`.
+    """
+    observer = observer or Observer()
+    directory, loaded = _open(run, checkpoint, runs_dir, observer)
+    test = _rebuild(directory, loaded, data_dir, observer).splits.test
+    return compute_embedding(_restore_trained(directory, loaded), test)
 
 
 def _load_given(
@@ -251,7 +277,8 @@ def _start(
 ) -> Run:
     experiment = build_experiment(config, dump_config(config), data_dir=data_dir, observer=observer)
     progress = Progress(jsonl_bytes=len(NEW_FILES["metrics.jsonl"]), csv_bytes=len(NEW_FILES["metrics.csv"]))
-    return _begin(given, experiment, progress, {}, runs_dir, observer)
+    initial = pack_initial_filters(experiment.network)
+    return _begin(given, experiment, progress, initial, runs_dir, observer)
 
 
 def _begin(
@@ -387,6 +414,21 @@ def _load_checkpoint(run: RunDirectory, checkpoint: str, observer: Observer) -> 
     if checkpoint == "last":
         return load_last_checkpoint(run.checkpoints, observer.on_warning)
     return load_checkpoint(run.checkpoints / BEST)
+
+
+def _open(
+    run: PathLike | Run, checkpoint: str, runs_dir: PathLike, observer: Observer
+) -> tuple[RunDirectory, Checkpoint]:
+    """A run's directory and a checkpoint in it."""
+    _check_word("checkpoint", checkpoint, CHECKPOINTS)
+    path = run.path if isinstance(run, Run) else find_run(os.fspath(run), Path(runs_dir))
+    directory = RunDirectory(path)
+    return directory, _load_checkpoint(directory, checkpoint, observer)
+
+
+def _restore_trained(run: RunDirectory, checkpoint: Checkpoint) -> Trained:
+    config, _ = _read_config(run, checkpoint)
+    return Trained.restore(config, checkpoint, data_facts.read_data_facts(run))
 
 
 def _read_config(run: RunDirectory, checkpoint: Checkpoint) -> tuple[RunConfig, str]:

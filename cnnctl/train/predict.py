@@ -1,8 +1,6 @@
 """Prediction: what a run's network takes image files for.
 
-Files are read as those of an image folder are, with the same limits, and brought to the network's
-input: resized without regard to proportions, grey or RGB, normalised with the numbers that the
-checkpoint holds. Needs no data set, changes no file.
+Runs a batch of files at a time. Needs no data set, changes no file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,34 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from cnnctl.backends.specs import Array
-from cnnctl.config import RunConfig
-from cnnctl.data import Normalizer
-from cnnctl.data.folder import list_files, read_image
+from cnnctl.data.folder import list_files
 from cnnctl.errors import DataError
 from cnnctl.nn.plan import Plan
-from cnnctl.train.build import build_backend, build_network
-from cnnctl.train.checkpoint import Checkpoint
-from cnnctl.train.data_facts import DataFacts
-from cnnctl.train.scores import compute_probabilities, spread_scores
+from cnnctl.train.scores import spread_scores
+from cnnctl.train.trained import Answer, Trained
 
 BATCH_SIZE = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One class an image may be of.
-
-    Attributes:
-        label: the class's number.
-        name: the class's; its number, if the run does not know names.
-        probability: by softmax of the scores; None for a network that was trained with another
-            loss, as its scores mean none.
-    """
-
-    label: int
-    name: str
-    probability: float | None
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +34,15 @@ class Prediction:
 
 
 class Predictor:
-    """A network with the weights of a checkpoint, ready for image files.
+    """A network with the weights of a checkpoint, ready for many image files.
 
-    Raises DataError if it learnt from pixels that were no bytes, as there is no telling what range
-    an image file's would have to be brought to, or if the classes are not as many as its scores.
+    Raises DataError if it learnt from pixels that were no bytes.
     """
 
-    def __init__(self, config: RunConfig, checkpoint: Checkpoint, facts: DataFacts | None) -> None:
-        if facts and facts.dtype != "uint8":
-            raise DataError(
-                f"{checkpoint.origin}: learnt from {facts.dtype} pixels of a range of their own, "
-                "which image files do not have; train on uint8 to predict them"
-            )
-        self.image_shape: tuple[int, int, int] = checkpoint.shift.shape
-        self._normalizer = Normalizer(checkpoint.scale, checkpoint.shift)
-        network = build_network(config, self.image_shape)
-        self._plan = Plan(network, BATCH_SIZE, build_backend(config.engine))
-        self._plan.load_params(checkpoint.params)
-        self._plan.load_statistics(checkpoint.statistics)
-        self.loss = network.loss.kind
-        self.classes = facts.classes if facts else tuple(map(str, range(network.label_count)))
-        if len(self.classes) != network.label_count:
-            raise DataError(
-                f"{checkpoint.origin}: tells {network.label_count} classes apart, "
-                f"where the run's images had {len(self.classes)}"
-            )
+    def __init__(self, trained: Trained) -> None:
+        trained.check_pixels()
+        self._trained = trained
+        self._plan = Plan(trained.network, BATCH_SIZE, trained.backend)
 
     def predict(self, paths: Iterable[Path], top: int) -> Iterator[Prediction]:
         """The `top` likeliest classes of each file, and of each file below a folder."""
@@ -95,7 +56,7 @@ class Predictor:
         for prediction in batch:
             try:
                 if prediction.error is None:
-                    images.append(read_image(prediction.path, self.image_shape))
+                    images.append(self._trained.read_image(prediction.path))
                 read.append(prediction)
             except DataError as error:
                 read.append(Prediction(prediction.path, error=str(error)))
@@ -105,19 +66,8 @@ class Predictor:
 
     def _answer(self, images: Array, top: int) -> Iterator[tuple[Answer, ...]]:
         """For each of some images, of the network's shape."""
-        x = self._normalizer.apply(images, dtype=self._plan.dtype)
-        scores = spread_scores(self._plan.predict(x), self.loss)
-        probabilities = compute_probabilities(scores, self.loss)
-        for n, order in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, :top].tolist()):
-            yield tuple(
-                Answer(
-                    label=k,
-                    name=self.classes[k],
-                    probability=None if probabilities is None else float(probabilities[n, k]),
-                    score=float(scores[n, k]),
-                )
-                for k in order
-            )
+        scores = self._plan.predict(self._trained.normalize(images))
+        return self._trained.answer(spread_scores(scores, self._trained.network.loss.kind), top)
 
 
 def _find_files(path: Path) -> list[Prediction]:

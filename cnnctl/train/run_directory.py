@@ -3,10 +3,10 @@
     runs/20260131-235959-mnist-simple-7f3a/
       config.yaml     as it was given             resolved.yaml  with everything filled in
       env.json        what it was made with       status.json    where it stands
-      data.json       classes of its images
+      data.json       classes of its images       initial.safetensors  filters before training
       log.txt         what happened, with times   lock           held while somebody trains
       metrics.jsonl   metrics.csv                 timing.json    timing.csv
-      checkpoints/    eval/
+      checkpoints/    eval/    figures/ (once there are some)
 
 A directory is complete before the first step: status.json comes last, and without it a
 directory is no run. No name is ever used twice, and one process at a time trains in it.
@@ -80,6 +80,7 @@ class RunDirectory:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "eval"
+        self.figures = path / "figures"
 
     @classmethod
     @contextmanager
@@ -123,7 +124,7 @@ class RunDirectory:
                     raise RunError(f"{self.path}: process {holder} is training in it; wait or stop it")
                 os.truncate(descriptor, 0)
                 os.write(descriptor, str(os.getpid()).encode())
-            for directory in (self.path, self.checkpoints, self.evaluations):
+            for directory in (self.path, self.checkpoints, self.evaluations, self.figures):
                 remove_leftovers(directory)
             yield
         finally:
@@ -206,6 +207,12 @@ class RunDirectory:
         """Write one document, whole or not at all."""
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.path / file, text.encode())
+
+    def make_figures(self) -> Path:
+        """The folder for pictures, made when it is first needed."""
+        with reporting_os_errors(self.figures):
+            self.figures.mkdir(exist_ok=True)
+        return self.figures
 
     def log(self, message: str) -> None:
         """Add a line with the time to log.txt."""

@@ -99,6 +99,7 @@ class TestReports:
             "data.json",
             "env.json",
             "eval",
+            "initial.safetensors",
             "lock",
             "log.txt",
             "metrics.csv",
