@@ -29,6 +29,7 @@ LINE_INTERVAL_S = 10.0
 """Off a terminal, at most one progress line in that time."""
 
 _BLOCKS, _PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
+_HALF = "▀"
 _NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[%\w/]+)?|-|nan|inf")
 
 
@@ -62,6 +63,33 @@ def print_table(
         _print_rich_table(title, columns, cells, rights)
     else:
         _print_plain_table(title, columns, cells, rights)
+
+
+def find_picture_room() -> tuple[int, int] | None:
+    """Pixels a picture may be wide and high on stderr; None unless that is a terminal with colour."""
+    if not _is_terminal(sys.stderr) or "NO_COLOR" in os.environ or not _can_show(_HALF, sys.stderr):
+        return None
+    size = get_terminal_size()
+    return size.columns, 2 * max(0, size.lines - 4)
+
+
+def show_picture(title: str, rows: Sequence[Sequence[tuple[int, int, int]]]) -> None:
+    """A picture of RGB pixels on a terminal's stderr: two rows of them in a line of half blocks."""
+    from itertools import zip_longest
+
+    from rich.color import Color
+    from rich.console import Console
+    from rich.segment import Segment, Segments
+    from rich.style import Style
+
+    note(title)
+    segments = []
+    for upper, lower in zip_longest(rows[::2], rows[1::2]):
+        for above, below in zip_longest(upper, lower or ()):
+            back = None if below is None else Color.from_rgb(*below)
+            segments.append(Segment(_HALF, Style(color=Color.from_rgb(*above), bgcolor=back)))
+        segments.append(Segment.line())
+    Console(file=sys.stderr).print(Segments(segments), end="")
 
 
 def note(message: str) -> None:
@@ -242,7 +270,7 @@ def draw_sparkline(values: Sequence[float], width: int = 20) -> str | None:
     if not shown:
         return None
     least, span = min(shown), max(shown) - min(shown)
-    blocks = _BLOCKS if _can_show(_BLOCKS) else _PLAIN_BLOCKS
+    blocks = _BLOCKS if _can_show(_BLOCKS, sys.stdout) else _PLAIN_BLOCKS
     return "".join(blocks[round(7 * (value - least) / span) if span else 0] for value in shown)
 
 
@@ -277,9 +305,9 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _can_show(text: str) -> bool:
+def _can_show(text: str, stream: TextIO | None) -> bool:
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

@@ -200,3 +200,38 @@ class TestDownloadProgress:
         shown = terminal.readouterr().err
         assert "a.gz:" in shown
         assert "/2.00k" in shown
+
+
+class TestPicture:
+    """Half blocks on a terminal with colour: the upper pixel before, the lower one behind."""
+
+    ROWS = (((255, 0, 0), (0, 255, 0)), ((0, 0, 255), (1, 2, 3)), ((9, 9, 9), (8, 8, 8)))
+
+    def test_two_rows_of_pixels_are_a_line(
+        self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        terminal = on_terminal()
+        monkeypatch.setenv("COLORTERM", "truecolor")
+        display.show_picture("conv1", self.ROWS)
+        out, err = terminal.readouterr()
+        assert out == ""
+        title, first, second = err.splitlines()
+        assert title == "conv1"
+        assert first == "\x1b[38;2;255;0;0;48;2;0;0;255m▀\x1b[0m\x1b[38;2;0;255;0;48;2;1;2;3m▀\x1b[0m"
+        assert second == "\x1b[38;2;9;9;9m▀\x1b[0m\x1b[38;2;8;8;8m▀\x1b[0m"
+
+    def test_there_is_room_on_a_terminal(
+        self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert display.find_picture_room() is None
+        on_terminal()
+        monkeypatch.setenv("LINES", "24")
+        assert display.find_picture_room() == (100, 40)
+
+    @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", ""), ("NO_COLOR", "1"), ("TERM", "dumb")])
+    def test_there_is_none_without_colour(
+        self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    ) -> None:
+        on_terminal()
+        monkeypatch.setenv(variable, value)
+        assert display.find_picture_room() is None

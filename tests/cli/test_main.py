@@ -87,11 +87,7 @@ class TestUsage:
         ("args", "line"),
         [
             (["trian"], "'trian' is not a command; did you mean train?"),
-            (
-                ["x"],
-                "'x' is not a command; "
-                "known: train, eval, predict, runs, gradcheck, bench, config, data, info",
-            ),
+            (["x"], f"'x' is not a command; known: {', '.join(COMMANDS)}"),
             (["runs", "lst"], "'lst' is not a command; did you mean list?"),
             (["config", "vlidate"], "'vlidate' is not a command; did you mean validate?"),
             (["--vesion"], "No such option"),
