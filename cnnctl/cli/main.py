@@ -27,6 +27,11 @@ COMMANDS = {
     "fool": ("cnnctl.cli.insight", "fool", "Change an image until it passes for another class."),
     "embed": ("cnnctl.cli.insight", "embed", "Draw the last hidden layer in two dimensions."),
     "runs": ("cnnctl.cli.runs", "runs", "List, show, compare, remove and follow runs."),
+    "visualize-activations": (
+        "cnnctl.cli.activations",
+        "visualize_activations",
+        "Draw activation functions and their derivatives.",
+    ),
     "gradcheck": ("cnnctl.cli.gradcheck", "gradcheck", "Hold gradients against differences."),
     "bench": ("cnnctl.cli.bench", "bench", "Time the machine, operations and steps."),
     "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),

@@ -1,0 +1,39 @@
+"""`cnnctl visualize-activations`: the activation functions and their derivatives as a picture.
+
+Passes names on and says where picture and numbers were written.
+"""
+
+from pathlib import Path
+
+import click
+
+from cnnctl.cli import display
+
+
+@click.command("visualize-activations")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option(
+    "--output",
+    default="activations.png",
+    show_default=True,
+    metavar="FILE",
+    help="The PNG or SVG to write; a CSV of the numbers goes beside it.",
+)
+@click.option(
+    "--backend", default="naive", show_default=True, help="Who computes them: naive, im2col or fast."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def visualize_activations(names: tuple[str, ...], output: str, backend: str, as_json: bool) -> None:
+    """Draw each activation function NAME and its derivative, or all there are."""
+    from cnnctl.backends import create_backend
+    from cnnctl.plot.activations import compute_activations, draw_activations
+
+    curves = compute_activations(names, create_backend(backend))
+    numbers = draw_activations(curves, Path(output))
+    if as_json:
+        document = {"schema": 1, "command": "visualize-activations", "backend": backend}
+        found = {"activations": [curve.name for curve in curves], "output": output, "numbers": str(numbers)}
+        display.print_json({**document, **found})
+        return
+    display.print_text(output)
+    display.print_text(str(numbers))
