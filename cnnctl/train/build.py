@@ -53,6 +53,7 @@ from cnnctl.nn import (
 from cnnctl.nn.plan import Plan
 from cnnctl.optim import SGD, AdaGrad, Adam, Adamax, AdamW, Lion, ParameterGroup, RMSprop, schedule
 from cnnctl.train.experiment import Experiment
+from cnnctl.train.memory import release_unused_memory
 from cnnctl.train.observer import Observer
 
 KINDS: dict[str, Any] = {
@@ -126,6 +127,7 @@ def build_experiment(
         augment=build_augment(data.augment),
     )
     backend = build_backend(engine)
+    release_unused_memory()  # the plan's buffers are new then, and not counted twice in the estimate
     plan = build_plan(solver, network, batches.batch_size, backend)
     return Experiment(
         config=config,
