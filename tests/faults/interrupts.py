@@ -1,5 +1,6 @@
 """R5: Ctrl-C and SIGTERM stop cleanly at any moment, also when they come twice: soon, and without loss."""
 
+import os
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ from random import Random
 
 from cnnctl.train.checkpoint import LAST, load_checkpoint
 from tests.faults.scenes import SCENES, Scene, check_line, count_steps, create_scene, find_runs, finish
-from tests.faults.stage import Ended, raise_curtain
+from tests.faults.stage import Clock, Ended, raise_curtain
 from tests.torture.guard import make_ground
 from tests.torture.mutations import draw_stream
 from tests.torture.tally import Mismatch, Tally
@@ -63,12 +64,13 @@ def _play_forked(
 ) -> tuple[Ended, float]:
     actor = raise_curtain().start(args)
     time.sleep(rng.random() * scene.seconds)
+    clock = Clock(actor.pid)
     actor.signal(first)
-    sent = time.monotonic()
     if second is not None:
         time.sleep(rng.random() * DOUBLED_WITHIN_S)
         actor.signal(second)
-    return actor.wait(), time.monotonic() - sent
+    seconds = clock.await_end()
+    return actor.wait(), seconds
 
 
 def _play_process(
@@ -80,16 +82,15 @@ def _play_process(
         [sys.executable, "-c", COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        started = time.monotonic()
         time.sleep(rng.random() * (STARTING_S + scene.seconds))
-        process.send_signal(first)
-        sent = time.monotonic()
+        clock = Clock(process.pid)
+        os.kill(process.pid, first)
         if second is not None:
             time.sleep(rng.random() * DOUBLED_WITHIN_S)
-            process.send_signal(second)
-        out, err = process.communicate(timeout=60)
-    now = time.monotonic()
-    return Ended(process.returncode, out, err, now - started), now - sent
+            os.kill(process.pid, second)  # send_signal would bury it first
+        seconds = clock.await_end()
+        out, err = process.communicate()
+    return Ended(process.returncode, out, err, seconds), seconds
 
 
 def _judge(scene: Scene, ended: Ended, signals: set[int], runs: list[Path], *, is_whole: bool) -> None:

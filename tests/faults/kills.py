@@ -53,7 +53,7 @@ def check_kill(seed: int, number: int, tally: Tally) -> None:
 
 def await_moment(rng: Random, scene: Scene, actor: Actor, runs_dir: Path) -> None:
     """Until a random moment of the clock, or just behind a random step that is still to be done."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.2:
         time.sleep(rng.random() * scene.seconds)
         return
     runs = find_runs(runs_dir)

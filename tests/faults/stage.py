@@ -72,7 +72,7 @@ class Actor:
 
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return is_running(self.pid)
 
     def wait(self) -> Ended:
         """Until it ends. One that hangs is killed, and its exit code tells."""
@@ -81,6 +81,29 @@ class Actor:
         texts = [self.files.with_suffix(suffix).read_text() for suffix in (".out", ".err", ".calls")]
         calls = {int(kind): count for kind, count in json.loads(texts[2] or "{}").items()}
         return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], seconds, calls)
+
+
+class Clock:
+    """How long a process takes to end from now on, less the time in which others had the cores."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._started, self._delayed = pid, time.monotonic(), read_delay(pid)
+
+    def await_end(self) -> float:
+        """Seconds until it has ended, and waits for somebody to ask how; TIMEOUT_S at most."""
+        while is_running(self._pid) and time.monotonic() - self._started < TIMEOUT_S:
+            time.sleep(0.001)
+        return time.monotonic() - self._started - (read_delay(self._pid) - self._delayed)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a child has not ended yet."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def read_delay(pid: int) -> float:
+    """Seconds in which its main thread could have run so far, had others not had the cores."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 class Stage:

@@ -67,7 +67,7 @@ ROWS = {
             0,
             1,
         ),
-        Row("R1", "killed, a run ends as it would", kills.check_kill, 600, 24),
+        Row("R1", "killed, a run ends as it would", kills.check_kill, 640, 24),
         Row("R2", "a power cut loses nothing saved", power.check_power_cut, 5000, 60),
         Row("R3", "a bad disk: one line, no loss", disks.check_disk, 9000, 60),
         Row("R4", "damaged checkpoints are refused", damage.check_damage, damage.SECTORS, 6, 1),
