@@ -9,7 +9,7 @@ from cnnctl.nn.linear import Flatten, Linear
 from cnnctl.nn.loss import Hinge, Loss, SoftmaxCrossEntropy, SquaredError
 from cnnctl.nn.network import Network, SummaryRow
 from cnnctl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
-from cnnctl.nn.plan import Plan, StepResult
+from cnnctl.nn.plan import Norms, Plan, StepResult
 from cnnctl.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, Subsampling
 from cnnctl.nn.residual import Residual
 
@@ -37,6 +37,7 @@ __all__ = [
     "Loss",
     "MaxPool",
     "Network",
+    "Norms",
     "Orthogonal",
     "Plan",
     "ReLU",

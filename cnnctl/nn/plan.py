@@ -37,6 +37,20 @@ class StepResult(NamedTuple):
     correct: int
 
 
+class Norms(NamedTuple):
+    """Euclidean norms in one step, over all parameters.
+
+    Attributes:
+        weight: ||w|| before the update.
+        gradient: ||dw||, before it is clipped and without the gradients of l1 and l2.
+        update: ||w after - w before||.
+    """
+
+    weight: float
+    gradient: float
+    update: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """One tensor: where it begins in the flat arrays, and how it lies there."""
@@ -100,6 +114,7 @@ class Plan:
         penalties: what each parameter pays, keyed as `Network.params` is.
         memory_bytes: everything the plan holds, parameters and slots included.
         step_count: updates made so far; Adam's bias correction and dropout depend on it.
+        norms: those of the last step, if it was measured.
     """
 
     def __init__(
@@ -126,6 +141,7 @@ class Plan:
         self.batch_size = as_count(batch_size, "batch_size")
         self.dtype = network.dtype
         self.step_count = 0
+        self.norms: Norms | None = None
 
         self._nodes = fuse_layers(network.layers)
         consumers: list[Spec] = [node.spec for node in self._nodes if node.x == 0]
@@ -160,12 +176,17 @@ class Plan:
         return self.step_over([(x, labels)], lr_scale=lr_scale)
 
     def step_over(
-        self, batches: Sequence[tuple[Array | RawImages, Array]], *, lr_scale: float = 1.0
+        self,
+        batches: Sequence[tuple[Array | RawImages, Array]],
+        *,
+        lr_scale: float = 1.0,
+        measure: bool = False,
     ) -> StepResult:
         """One update from up to `accumulate` batches, by the mean gradient over all their images.
 
         It is that of one large batch, up to rounding, unless norms take each batch's own statistics.
-        Raises Diverged as `step` does.
+        With `measure`, `norms` are taken, which needs a copy of the weights for that time. Raises
+        Diverged as `step` does.
         """
         if self.optimizer is None:
             raise ConfigError("optimizer: this plan was made without one, so it cannot train")
@@ -180,12 +201,15 @@ class Plan:
             loss, correct = loss + share * part.loss, correct + part.correct
             if len(batches) > 1:
                 self._gather(share, first=number == 0, last=number == len(batches) - 1)
+        gradient = self._find_norm(self._gradients) if measure else 0.0
         if not self._clip():
             raise Diverged(self._blame_update(batches, updated=False))
+        before = self._weights.copy() if measure else None
         loss += sum(self._update(sweep, lr_scale) for sweep in self._sweeps)
         if not (isfinite(loss) and is_finite(self._statistics)):
             raise Diverged(self._blame_update(batches, updated=True))
         self.step_count += 1
+        self.norms = None if before is None else self._measure_update(before, gradient)
         return StepResult(loss, correct)
 
     def evaluate(self, x: Array | RawImages, labels: Array) -> StepResult:
@@ -512,6 +536,15 @@ class Plan:
             if scale < 1:
                 np.multiply(gradients, scale, out=gradients)
         return True
+
+    def _measure_update(self, before: Array, gradient: float) -> Norms:
+        """The norms of a step that began with these weights, which are written over."""
+        weight = self._find_norm(before)
+        np.subtract(self._weights, before, out=before)
+        return Norms(weight, gradient, self._find_norm(before))
+
+    def _find_norm(self, flat: Array) -> float:
+        return sqrt(self.backend.sum_squares(flat))
 
     def _check_labels(self, x: Array | RawImages, labels: Array) -> Array:
         if len(self.network.output_shape) != 1:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
+from math import inf, isfinite
 from pathlib import Path
 from sys import intern
 from time import perf_counter
@@ -21,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cnnctl.errors import RunError
+from cnnctl.nn.plan import Norms
 from cnnctl.train.atomic import AppendedFile
 from cnnctl.train.observer import Scores
 from cnnctl.train.run_directory import MAX_LINE_BYTES, Count, RunDirectory
@@ -44,9 +46,19 @@ class Metrics:
         self._lines = AppendedFile(directory / "metrics.jsonl", jsonl_bytes)
         self._table = AppendedFile(directory / "metrics.csv", csv_bytes)
 
-    def add_step(self, step: int, epoch: int, loss: float, accuracy: float, lr: float) -> None:
-        """One step's own loss and accuracy, on its batch before the update."""
-        self._add_line(type="step", step=step, epoch=epoch, loss=loss, accuracy=accuracy, lr=lr)
+    def add_step(
+        self, step: int, epoch: int, loss: float, accuracy: float, lr: float, norms: Norms | None
+    ) -> None:
+        """One step's own loss and accuracy, on its batch before the update; then how far that went.
+
+        update_ratio is ||w after - w before|| / ||w before||. What is not finite becomes null.
+        """
+        figures: dict[str, float] = {}
+        if norms:
+            ratio = norms.update / norms.weight if norms.weight else inf
+            figures = {"weight_norm": norms.weight, "gradient_norm": norms.gradient, "update_ratio": ratio}
+        measured = {name: value if isfinite(value) else None for name, value in figures.items()}
+        self._add_line(type="step", step=step, epoch=epoch, loss=loss, accuracy=accuracy, lr=lr, **measured)
 
     def add_epoch(self, step: int, epoch: int, train: Scores, validation: Scores | None) -> None:
         """Both splits at the end of an epoch."""
@@ -81,6 +93,9 @@ class _Step(_Figures):
     step: Count
     epoch: Count
     lr: float
+    weight_norm: float | None = None
+    gradient_norm: float | None = None
+    update_ratio: float | None = None
 
 
 class _Epoch(BaseModel):

@@ -151,8 +151,10 @@ class Solver:
         progress = self._progress
         batches = self._draw_batches()
         lr = self._settings.optimizer.lr * self._lr_scale
+        is_logged = progress.step == 0 or (progress.step + 1) % self._settings.log_every == 0
+        plan = self._experiment.plan
         try:
-            result = self._experiment.plan.step_over(batches, lr_scale=self._lr_scale)
+            result = plan.step_over(batches, lr_scale=self._lr_scale, measure=is_logged)
         except Diverged as error:
             raise self._describe_divergence(str(error)) from error
         images = sum(len(labels) for _, labels in batches)
@@ -161,10 +163,9 @@ class Solver:
         progress.images += images
         progress.correct += result.correct
         progress.loss_sum += result.loss * images
-        if progress.step == 1 or progress.step % self._settings.log_every == 0:
-            self._metrics.add_step(
-                progress.step, progress.epoch + 1, result.loss, result.correct / images, lr
-            )
+        if is_logged:
+            accuracy = result.correct / images
+            self._metrics.add_step(progress.step, progress.epoch + 1, result.loss, accuracy, lr, plan.norms)
         self._report_step(result.loss, images)
 
     def _draw_batches(self) -> list[tuple[RawBatch, Array]]:

@@ -1,7 +1,7 @@
 """A plan gives the numbers of its network run layer by layer, in memory that never grows."""
 
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -508,6 +508,45 @@ def test_dropout_differs_among_the_batches_of_a_step(backend: Backend, rng: np.r
     batch = draw_batch(Network([Linear(4)], (30,), dtype="float64"), rng)
     assert train_once(1) == train_once(1)
     assert train_once(1) != train_once(2)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_measured_step_tells_the_norms_of_weights_gradient_and_update(
+    backend: Backend, accumulate: int, rng: np.random.Generator
+) -> None:
+    """Against those of what was exported; plain SGD moves by -lr (dw + l2 w), had it not been clipped."""
+    layers = [Conv(6, 3), ReLU(), MaxPool(2), Linear(9), Tanh(), Linear(4)]
+    network = Network(layers, (2, 7, 7), dtype="float64", seed=3)
+    settings = {"accumulate": accumulate, "clip_norm": 1e-3}
+    plan = Plan(network, BATCH, backend, optimizer=SGD(0.5, 0.0), **settings)  # type: ignore[arg-type]
+    batches = [draw_batch(network, rng, BATCH) for _ in range(accumulate)]
+    before = plan.export_params()
+    plan.step_over(batches, measure=True)
+    after = plan.export_params()
+    grads = [network.loss_and_grads(x, labels, backend)[1] for x, labels in batches]
+    mean = {key: sum(part[key] for part in grads) / accumulate for key in before}
+
+    def find_norm(arrays: Iterable[Array]) -> float:
+        return float(np.linalg.norm(np.concatenate([array.ravel() for array in arrays])))
+
+    assert plan.norms is not None
+    assert plan.norms.weight == pytest.approx(find_norm(before.values()), rel=1e-12)
+    assert plan.norms.gradient == pytest.approx(find_norm(mean.values()), rel=1e-10)
+    assert plan.norms.update == pytest.approx(find_norm(after[key] - before[key] for key in before), rel=1e-9)
+    assert plan.norms.update == pytest.approx(0.5 * 1e-3, rel=1e-3)
+    plan.step_over(batches)
+    assert plan.norms is None
+
+
+def test_measuring_changes_no_step(backend: Backend, rng: np.random.Generator) -> None:
+    batch = draw_batch(Network([Linear(4)], (30,)), rng)
+    weights = []
+    for measure in (False, True):
+        plan = Plan(Network([Linear(4)], (30,), seed=1), BATCH, backend, optimizer=SGD(0.1, 0.9), l2=L2)
+        for _ in range(3):
+            plan.step_over([batch], measure=measure)
+        weights.append(plan.export_params()["linear1.weight"])
+    assert np.array_equal(*weights)
 
 
 @pytest.mark.parametrize("count", [0, 3])

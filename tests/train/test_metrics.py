@@ -2,10 +2,12 @@
 
 import csv
 import json
+import math
 
 import pytest
 
 from cnnctl.errors import RunError
+from cnnctl.nn.plan import Norms, Plan
 from cnnctl.train import metrics as module
 from cnnctl.train.api import train
 from cnnctl.train.metrics import NEW_FILES, Metrics, Timing
@@ -39,12 +41,13 @@ def clock(monkeypatch):
 class TestMetrics:
     def test_a_line_a_step_and_a_line_and_a_row_an_epoch(self, run):
         metrics = Metrics(run.path, *LENGTHS)
-        metrics.add_step(1, 1, 2.5, 0.25, 0.1)
+        metrics.add_step(1, 1, 2.5, 0.25, 0.1, Norms(weight=4.0, gradient=3.0, update=0.5))
         metrics.add_epoch(7, 1, Scores(2.25, 0.5, 64), Scores(2.0, 0.75, 16))
         metrics.add_epoch(14, 2, Scores(1.25, 0.5, 64), None)
         metrics.close()
         assert (run.path / "metrics.jsonl").read_text().splitlines() == [
-            '{"type": "step", "step": 1, "epoch": 1, "loss": 2.5, "accuracy": 0.25, "lr": 0.1}',
+            '{"type": "step", "step": 1, "epoch": 1, "loss": 2.5, "accuracy": 0.25, "lr": 0.1, '
+            '"weight_norm": 4.0, "gradient_norm": 3.0, "update_ratio": 0.125}',
             '{"type": "epoch", "step": 7, "epoch": 1, "train": {"loss": 2.25, "accuracy": 0.5}, '
             '"validation": {"loss": 2.0, "accuracy": 0.75}}',
             '{"type": "epoch", "step": 14, "epoch": 2, "train": {"loss": 1.25, "accuracy": 0.5}, '
@@ -58,20 +61,42 @@ class TestMetrics:
 
     def test_reopened_at_a_length_they_go_on_from_there(self, run):
         metrics = Metrics(run.path, *LENGTHS)
-        metrics.add_step(1, 1, 2.5, 0.25, 0.1)
+        metrics.add_step(1, 1, 2.5, 0.25, 0.1, None)
         lengths = metrics.sync()
         before = (run.path / "metrics.jsonl").read_bytes()
-        metrics.add_step(2, 1, 9.0, 0.0, 0.1)
+        metrics.add_step(2, 1, 9.0, 0.0, 0.1, None)
         metrics.close()
         Metrics(run.path, *lengths).close()
         assert (run.path / "metrics.jsonl").read_bytes() == before
 
     def test_every_float_is_written_so_that_it_reads_back_the_same(self, run):
         metrics = Metrics(run.path, *LENGTHS)
-        metrics.add_step(1, 1, 0.1 + 0.2, 1 / 3, 1e-3)
+        metrics.add_step(1, 1, 0.1 + 0.2, 1 / 3, 1e-3, None)
         metrics.close()
         entry = json.loads((run.path / "metrics.jsonl").read_text())
         assert (entry["loss"], entry["accuracy"]) == (0.1 + 0.2, 1 / 3)
+
+    @pytest.mark.parametrize("norms", [Norms(0.0, math.inf, 1.0), Norms(0.0, math.nan, 0.0)])
+    def test_norms_that_are_not_finite_are_null(self, run, norms):
+        metrics = Metrics(run.path, *LENGTHS)
+        metrics.add_step(1, 1, 2.5, 0.25, 0.1, norms)
+        metrics.close()
+        entry = json.loads((run.path / "metrics.jsonl").read_text())
+        assert (entry["weight_norm"], entry["gradient_norm"], entry["update_ratio"]) == (0.0, None, None)
+
+    def test_only_steps_that_are_logged_are_measured(self, config, tmp_path, monkeypatch):
+        measured, original = [], Plan.step_over
+
+        def step(self, batches, **settings):
+            measured.append(settings["measure"])
+            return original(self, batches, **settings)
+
+        monkeypatch.setattr(Plan, "step_over", step)
+        config["solver"]["log_every"] = 5
+        run = train(config, runs_dir=tmp_path)
+        assert [step for step, yes in enumerate(measured, 1) if yes] == [1, 5, 10, 15, 20]
+        entries = [entry for entry in run.metrics() if entry["type"] == "step"]
+        assert all(0 < entry["update_ratio"] < 0.5 < entry["weight_norm"] for entry in entries)
 
     def test_steps_are_logged_first_and_at_intervals(self, config, tmp_path):
         config["solver"]["log_every"] = 5
