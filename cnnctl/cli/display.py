@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from math import isfinite
 from shutil import get_terminal_size
 from time import monotonic
@@ -22,12 +23,15 @@ from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from cnnctl.plot.chart import Chart
+
 BUSY = 1.0
 """A load average from which on measured times are doubtful."""
 
 LINE_INTERVAL_S = 10.0
 """Off a terminal, at most one progress line in that time."""
 
+_BRAILLE, _CURVE_COLOURS = "⣿", ("blue", "red", "green", "magenta", "yellow", "cyan", "white")
 _BLOCKS, _PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _HALF = "▀"
 _NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[%\w/]+)?|-|nan|inf")
@@ -90,6 +94,36 @@ def show_picture(title: str, rows: Sequence[Sequence[tuple[int, int, int]]]) -> 
             segments.append(Segment(_HALF, Style(color=Color.from_rgb(*above), bgcolor=back)))
         segments.append(Segment.line())
     Console(file=sys.stderr).print(Segments(segments), end="")
+
+
+def find_chart_room() -> tuple[int, bool] | None:
+    """Columns for a chart on stderr, and whether it may have dots and colours; None off a terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    colours = _is_terminal(sys.stderr) and "NO_COLOR" not in os.environ
+    return get_terminal_size().columns - 1, colours and _can_show(_BRAILLE, sys.stderr)
+
+
+def show_chart(chart: "Chart") -> None:
+    """Curves in characters on a terminal's stderr, each in its colour if the terminal has any."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stderr, highlight=False)
+
+    def paint(text: str, curve: int | None) -> Text:
+        return Text(text, "" if curve is None else _CURVE_COLOURS[curve % len(_CURVE_COLOURS)])
+
+    note(chart.title)
+    for label, row in zip(chart.labels, chart.rows, strict=True):
+        parts = [
+            paint("".join(cell.character for cell in cells), curve)
+            for curve, cells in groupby(row, key=lambda cell: cell.curve)
+        ]
+        console.print(Text.assemble(label, "|", *parts), soft_wrap=True)
+    names = [paint(f"{mark} {make_line(name)}", number) for number, (mark, name) in enumerate(chart.names)]
+    indent = " " * (len(chart.labels[0]) + 1)
+    console.print(Text.assemble(indent, Text("  ").join([Text(chart.footer), *names])), soft_wrap=True)
 
 
 def note(message: str) -> None:
