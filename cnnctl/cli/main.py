@@ -27,7 +27,7 @@ COMMANDS = {
     "fool": ("cnnctl.cli.insight", "fool", "Change an image until it passes for another class."),
     "embed": ("cnnctl.cli.insight", "embed", "Draw the last hidden layer in two dimensions."),
     "runs": ("cnnctl.cli.runs", "runs", "List, show, compare, remove and follow runs."),
-    "plot": ("cnnctl.cli.plot", "plot", "Draw curves of runs: loss, accuracy, rates, norms, speed."),
+    "plot": ("cnnctl.cli.plot", "plot", "Draw curves of runs."),
     "visualize-activations": (
         "cnnctl.cli.activations",
         "visualize_activations",

@@ -117,14 +117,15 @@ def smooth(values: Sequence[float], span: int) -> tuple[float, ...]:
 
 def _read_entries(run: RunDirectory) -> Iterator[Mapping[str, Any]]:
     """The lines of metrics.jsonl, then the rows of timing.csv, that are whole."""
-    for line in run.read_text("metrics.jsonl").splitlines():
+    for line in run.read_lines("metrics.jsonl"):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
             yield entry
-    columns, *rows = [line.split(",") for line in run.read_text("timing.csv").splitlines()] or [[]]
+    lines = (line.decode(errors="replace").strip() for line in run.read_lines("timing.csv"))
+    columns, *rows = [line.split(",") for line in lines] or [[]]
     yield from (dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns))
 
 
