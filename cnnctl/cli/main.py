@@ -26,6 +26,7 @@ COMMANDS = {
     "saliency": ("cnnctl.cli.insight", "saliency", "Draw which pixels a class depends on."),
     "fool": ("cnnctl.cli.insight", "fool", "Change an image until it passes for another class."),
     "embed": ("cnnctl.cli.insight", "embed", "Draw the last hidden layer in two dimensions."),
+    "report": ("cnnctl.cli.report", "report", "Write all that a run has to show as one HTML file."),
     "runs": ("cnnctl.cli.runs", "runs", "List, show, compare, remove and follow runs."),
     "plot": ("cnnctl.cli.plot", "plot", "Draw curves of runs."),
     "visualize-activations": (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnctl.cli import display
-from cnnctl.errors import ConfigError, Diverged, Interrupted
+from cnnctl.errors import CnnctlError, ConfigError, Diverged, Interrupted
 from cnnctl.train.observer import EpochInfo, RunInfo, StepInfo
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Watcher(display.TrainProgress):
 @click.option("--threads", metavar="N", help="How many threads, or auto, as -o engine.threads=N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--no-report", is_flag=True, help="Write no report.html at the end.")
 def train(
     config: str | None,
     overrides: Sequence[str],
@@ -83,6 +84,7 @@ def train(
     threads: str | None,
     as_json: bool,
     quiet: bool,
+    no_report: bool,
 ) -> None:
     """Train the network that CONFIG describes, or go on with a run.
 
@@ -114,11 +116,26 @@ def train(
             raise
     if watcher.run is None:
         display.note(f"{run.path} is finished already")
+    elif not no_report:
+        _report(run.path, data_dir, quiet)
     if as_json:
         display.print_json(describe_run("train", run))
     else:
         print_scores(run)
         display.print_text(str(run.path))
+
+
+def _report(path: Path, data_dir: str | None, quiet: bool) -> None:
+    """The run is whole without it: what prevents it is a warning."""
+    from cnnctl.cli.report import PAGE, write_run_report
+
+    try:
+        page = write_run_report(path, data_dir, path / PAGE)
+    except CnnctlError as error:
+        display.warn(f"no report was written: {error}")
+    else:
+        if not quiet:
+            display.note(f"report: {page}")
 
 
 def describe_run(command: str, run: "Run") -> dict[str, Any]:

@@ -27,7 +27,7 @@ from cnnctl.data import Normalizer
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.nn import Network
 from cnnctl.train import data_facts
-from cnnctl.train.build import build_experiment, build_network
+from cnnctl.train.build import build_experiment, build_network, load_splits
 from cnnctl.train.checkpoint import (
     BEST,
     LAST,
@@ -209,6 +209,22 @@ def examine(
         for name, found in details.items()
     }
     return Examination(evaluation, pixels)
+
+
+def load_images(
+    run: PathLike,
+    split: str,
+    numbers: Sequence[int],
+    *,
+    data_dir: PathLike | None = None,
+    observer: Observer | None = None,
+) -> Array:
+    """Images (n, C, H, W) of a split of a run's data set, as that holds them; reads no checkpoint."""
+    _check_word("split", split, SPLITS)
+    config = load_config(Path(run) / "resolved.yaml")
+    _, splits = load_splits(config.data, data_dir, observer or Observer())
+    images: Array = getattr(splits, split).images[list(numbers)]
+    return images
 
 
 def predict(

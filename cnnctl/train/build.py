@@ -12,10 +12,10 @@ from cnnctl.backends import create_backend
 from cnnctl.backends.base import Backend
 from cnnctl.backends.cpu import available_threads
 from cnnctl.config import EngineConfig, RunConfig
-from cnnctl.config.data import AugmentConfig
+from cnnctl.config.data import AugmentConfig, DataConfig
 from cnnctl.config.fields import Kind
 from cnnctl.config.solver import SolverConfig
-from cnnctl.data import Augment, Batches, Normalizer, load_dataset, make_splits
+from cnnctl.data import Augment, Batches, Dataset, Normalizer, Splits, load_dataset, make_splits
 from cnnctl.errors import ConfigError, DataError
 from cnnctl.nn import (
     ELU,
@@ -91,18 +91,7 @@ def build_experiment(
     ShapeError, DataError or BackendError.
     """
     data, solver, engine = config.data, config.solver, config.engine
-    dataset = load_dataset(
-        data.dataset,
-        path=data.path,
-        image_size=data.image_size,
-        channels=data.channels,
-        seed=data.seed,
-        data_dir=data_dir,
-        on_download=observer.on_download,
-    )
-    for note in dataset.notes:
-        observer.on_warning(note)
-    splits = make_splits(dataset, train=data.train, validation=data.validation, test=data.test)
+    dataset, splits = load_splits(data, data_dir, observer)
     if solver.early_stopping and not len(splits.validation):
         raise ConfigError("solver.early_stopping: there are no images to watch; give data.validation")
     if normalizer is None:
@@ -141,6 +130,24 @@ def build_experiment(
         backend=backend,
         plan=plan,
     )
+
+
+def load_splits(
+    data: DataConfig, data_dir: str | os.PathLike[str] | None, observer: Observer
+) -> tuple[Dataset, Splits]:
+    """The data set, and what of it is for what. Errors and `observer` as for `build_experiment`."""
+    dataset = load_dataset(
+        data.dataset,
+        path=data.path,
+        image_size=data.image_size,
+        channels=data.channels,
+        seed=data.seed,
+        data_dir=data_dir,
+        on_download=observer.on_download,
+    )
+    for note in dataset.notes:
+        observer.on_warning(note)
+    return dataset, make_splits(dataset, train=data.train, validation=data.validation, test=data.test)
 
 
 def build_augment(settings: AugmentConfig) -> Augment:

@@ -35,6 +35,7 @@ from cnnctl.train.memory import predict_peak_bytes
 from cnnctl.train.metrics import Metrics, Timing
 from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo, Summary
 from cnnctl.train.run_directory import RunDirectory, State
+from cnnctl.train.scores import Tally
 from cnnctl.train.signals import StopRequest
 
 _REPORT_SECONDS = 0.1
@@ -119,8 +120,10 @@ class Solver:
             self._end_epoch()
         if progress.ended_by == "early_stopping":
             self._restore_best()
-        scores = {name: self._score(name) for name in SPLITS}
-        evaluation = Evaluation.model_validate({"step": progress.step, **scores})
+        tallies = {name: Tally(experiment.network.loss.kind) for name in SPLITS}
+        scores = {name: self._score(name, tally) for name, tally in tallies.items()}
+        details = {name: tallies[name].summarize(experiment.classes) for name in SPLITS if scores[name]}
+        evaluation = Evaluation.model_validate({"step": progress.step, **scores, "details": details})
         write_evaluation(self._run, "last", evaluation)
         return evaluation
 
@@ -246,14 +249,14 @@ class Solver:
         self._run.log(f"no better after step {best.metadata.progress.step}: its weights are taken back")
         self._save(LAST)
 
-    def _score(self, name: str) -> Scores | None:
+    def _score(self, name: str, tally: Tally) -> Scores | None:
         if images := len(self._experiment.get_split(name)):
             self._observer.on_scoring(name, images)
-        return self._evaluate(name)
+        return self._evaluate(name, tally)
 
-    def _evaluate(self, name: str) -> Scores | None:
+    def _evaluate(self, name: str, tally: Tally | None = None) -> Scores | None:
         with self._timing.measure("evaluation"):
-            return evaluate_split(self._experiment, name, self._stop_if_asked)
+            return evaluate_split(self._experiment, name, self._stop_if_asked, tally)
 
     def _stop_if_asked(self) -> None:
         if self._stop.signal_number is None:

@@ -1,0 +1,98 @@
+"""`cnnctl report`: everything a run has to show, in one HTML file.
+
+Has missing scores, mistakes and timings made by the rooms that make them, and tells where the page lies.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cnnctl.cli import display
+from cnnctl.errors import CnnctlError
+from cnnctl.train.observer import Observer
+
+if TYPE_CHECKING:
+    from cnnctl.plot.report import Table
+
+PAGE = "report.html"
+TIMING_SECONDS = 1.0
+
+
+@click.command()
+@click.argument("run")
+@click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
+@click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
+@click.option("--output", metavar="FILE", help="The page to write.  [default: report.html in the run]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def report(run: str, runs_dir: str, data_dir: str | None, output: str | None, as_json: bool) -> None:
+    """Write a report of RUN: a run's path, its name, or the start of it, or 'latest'.
+
+    One HTML file to be read anywhere, with nothing to be fetched: curves, the network, filters before
+    and after, scores, the worst mistakes, time by layer, and how to repeat it. `train` writes one at
+    its end.
+    """
+    from cnnctl.train.run_directory import find_run
+
+    path = find_run(run, Path(runs_dir))
+    page = write_run_report(path, data_dir, Path(output) if output else path / PAGE)
+    if as_json:
+        display.print_json({"schema": 1, "command": "report", "run": str(path), "report": str(page)})
+    else:
+        display.print_text(str(page))
+
+
+def write_run_report(path: Path, data_dir: str | None, page: Path) -> Path:
+    """Write it; returns where. What cannot be had is told in the page, and is no failure."""
+    from cnnctl.plot.report import write_report
+    from cnnctl.plot.run_report import gather_report
+
+    notes: dict[str, str] = {}
+    _draw_mistakes(path, data_dir, notes)
+    write_report(gather_report(path, _measure(path, data_dir, notes), notes), page)
+    return page
+
+
+def _draw_mistakes(path: Path, data_dir: str | None, notes: dict[str, str]) -> None:
+    """The picture that `eval` makes, of the scores that are there; those of a run that goes on are made."""
+    from cnnctl.plot.mistakes import draw_mistakes
+    from cnnctl.plot.run_report import MISTAKES, choose_split
+    from cnnctl.train import api
+    from cnnctl.train.evaluate import read_evaluation
+    from cnnctl.train.run_directory import RunDirectory
+
+    run = RunDirectory(path)
+    try:
+        found = read_evaluation(run, "last")
+        if found is None or not found.details:
+            found = api.evaluate(path, data_dir=data_dir, observer=Observer())
+        split = choose_split(found)
+        mistakes = found.details[split].mistakes if split else ()
+        if split and mistakes:
+            numbers = [mistake.image for mistake in mistakes]
+            draw_mistakes(api.load_images(path, split, numbers, data_dir=data_dir), mistakes, path / MISTAKES)
+        else:
+            (path / MISTAKES).unlink(missing_ok=True)
+            notes["Mistakes"] = "There are none."
+    except CnnctlError as error:
+        notes["Mistakes"] = str(error)
+
+
+def _measure(path: Path, data_dir: str | None, notes: dict[str, str]) -> "Table | None":
+    """The parts of a training step, timed here and now, on random images where their size is known."""
+    from cnnctl.bench.ops import measure_network
+    from cnnctl.check.images import IMAGE_SHAPES
+    from cnnctl.config import load_config
+    from cnnctl.plot.report import Table
+
+    try:
+        config = load_config(path / "resolved.yaml")
+        is_known = config.data.dataset in IMAGE_SHAPES
+        found = measure_network(config, synthetic=is_known, data_dir=data_dir, seconds=TIMING_SECONDS)
+    except CnnctlError as error:
+        notes["Timing"] = str(error)
+        return None
+    rows = [(row.name, row.forward_ms, row.backward_ms, row.share_percent) for row in found.rows]
+    threads = display.format_count(found.threads, "thread")
+    caption = f"A training step of {found.rows[0].batch_size} images on {threads}: {found.step_ms:.2f} ms"
+    return Table(caption, ("operation", "forward ms", "backward ms", "percent of the step"), rows)
