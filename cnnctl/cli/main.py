@@ -34,6 +34,7 @@ COMMANDS = {
         "visualize_activations",
         "Draw activation functions and their derivatives.",
     ),
+    "convolve": ("cnnctl.cli.convolve", "convolve", "Convolve photographs with well-known kernels."),
     "gradcheck": ("cnnctl.cli.gradcheck", "gradcheck", "Hold gradients against differences."),
     "bench": ("cnnctl.cli.bench", "bench", "Time the machine, operations and steps."),
     "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),

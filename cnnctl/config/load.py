@@ -11,14 +11,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cnnctl.config.schema import RunConfig
 from cnnctl.config.strict_yaml import MAX_DEPTH, Node, dump_yaml, parse_yaml, read_yaml, show_value
 from cnnctl.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 MAX_CHAIN = 8
 """Files that name one another, one after the other."""
@@ -179,8 +181,13 @@ def _make_name(file: str) -> str:
 
 
 def _validate(tree: Node) -> RunConfig:
+    return validate_tree(tree, RunConfig)
+
+
+def validate_tree(tree: Node, model: type[Model]) -> Model:
+    """What a document says as that model. Raises ConfigError, one line that begins with the place."""
     try:
-        return RunConfig.model_validate(tree.to_data())
+        return model.model_validate(tree.to_data())
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
     raise ConfigError(describe_problem(details[0], tree))

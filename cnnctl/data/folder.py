@@ -87,9 +87,15 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Array:
 
     Raises DataError when there is no such file, or none that is fit to be decoded.
     """
-    if not os.path.isfile(path):  # opening a pipe might never end
-        raise DataError(f"{path}: {'not a regular file' if os.path.exists(path) else 'no such file'}")
+    _check_regular(path)
     return _decode_image(path, shape)
+
+
+def measure_image(path: Path) -> tuple[int, int]:
+    """(height, width) from an image's header, in pixels. Raises DataError as `read_image` does."""
+    _check_regular(path)
+    with _open_image(path) as image:
+        return image.height, image.width
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -107,6 +113,11 @@ def list_files(folder: Path) -> list[Path]:
     if not files:
         raise DataError(f"{folder}: holds no image")
     return sorted(files)
+
+
+def _check_regular(path: Path) -> None:
+    if not os.path.isfile(path):  # opening a pipe might never end
+        raise DataError(f"{path}: {'not a regular file' if os.path.exists(path) else 'no such file'}")
 
 
 def _find_images(root: Path, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
