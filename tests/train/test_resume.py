@@ -42,9 +42,15 @@ class TestSignals:
             train(config, runs_dir=runs_dir)
         assert read_outcome(resume(runs_dir).path) == unbroken
 
-    @pytest.mark.parametrize("batch", [1, 2, 6, 7, 12], ids=lambda batch: f"batch {batch} of evaluation")
-    def test_stopped_while_evaluating(self, config, runs_dir, unbroken, read_outcome, signal_at, batch):
-        signal_at(batch, method="evaluate")
+    @pytest.mark.parametrize(
+        ("method", "batch"),
+        [("evaluate", 1), ("evaluate", 2), ("evaluate", 6), ("examine", 1), ("examine", 6)],
+    )
+    def test_stopped_while_evaluating(
+        self, config, runs_dir, unbroken, read_outcome, signal_at, method, batch
+    ):
+        """After an epoch, and at the end."""
+        signal_at(batch, method=method)
         with pytest.raises(Interrupted):
             train(config, runs_dir=runs_dir)
         assert read_outcome(resume(runs_dir).path) == unbroken
