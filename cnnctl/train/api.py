@@ -40,6 +40,7 @@ from cnnctl.train.checkpoint import (
 from cnnctl.train.environment import describe_engine, describe_environment
 from cnnctl.train.evaluate import Evaluation, evaluate_split, read_evaluation, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
+from cnnctl.train.initial import FILE as INITIAL
 from cnnctl.train.initial import pack_initial_filters
 from cnnctl.train.insight import Embedding, compute_embedding
 from cnnctl.train.metrics import NEW_FILES, TimingFile, read_metrics
@@ -354,6 +355,8 @@ def _fork(
         "metrics.jsonl": source.read_start("metrics.jsonl", progress.jsonl_bytes),
         "metrics.csv": source.read_start("metrics.csv", progress.csv_bytes),
     }
+    if (path / INITIAL).exists():
+        files[INITIAL] = source.read_start(INITIAL, (path / INITIAL).stat().st_size)
     best = source.checkpoints / BEST
     if progress.best is not None and best.exists():
         kept = load_checkpoint(best)

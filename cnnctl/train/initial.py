@@ -1,7 +1,7 @@
 """What a run keeps of its beginning, in initial.safetensors: the first convolution's filters.
 
-Written once, when the run is made, to be seen beside what they become. A network without a convolution
-has none, nor has a run that began from another one's checkpoint or before this file was kept.
+Written once, when the run is made, to be seen beside what they become; a fork takes over its origin's. A
+network without a convolution has none, nor has a run from before this file was kept.
 """
 
 from safetensors import SafetensorError
@@ -33,8 +33,8 @@ def read_initial_filters(run: RunDirectory, layer: str, shape: tuple[int, ...]) 
     path = run.path / FILE
     if not path.exists():
         raise RunError(
-            f"{path}: not there: a fork, or a run from before filters were kept, does not know how "
-            "they began; leave out --before-after"
+            f"{path}: not there: a run from before filters were kept does not know how they began; "
+            "leave out --before-after"
         )
     try:
         with reporting_os_errors(path):

@@ -291,7 +291,7 @@ class TestRuns:
     @pytest.mark.parametrize(
         ("change", "layer", "message"),
         [
-            (lambda path: path.unlink(), "conv1", "not there: a fork, or a run from before"),
+            (lambda path: path.unlink(), "conv1", "not there: a run from before"),
             (lambda path: path.write_bytes(b"{"), "conv1", "unreadable: "),
             (lambda path: None, "conv2", "keeps how conv1 began, not conv2"),
             (

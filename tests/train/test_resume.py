@@ -11,6 +11,7 @@ import pytest
 from cnnctl.errors import CheckpointError, ConfigError, Interrupted, RunError
 from cnnctl.train.api import train
 from cnnctl.train.checkpoint import LAST, load_checkpoint
+from cnnctl.train.initial import FILE as INITIAL
 from cnnctl.train.observer import Observer
 from cnnctl.train.run_directory import RunDirectory
 
@@ -277,6 +278,7 @@ class TestForks:
         assert (forked.steps, forked.test) == (whole.steps, whole.test)
         for name in ("metrics.jsonl", "metrics.csv"):
             assert (forked.path / name).read_bytes() == (whole.path / name).read_bytes()
+        assert (forked.path / INITIAL).read_bytes() == (first.path / INITIAL).read_bytes()
         origin = json.loads((forked.path / "origin.json").read_text())
         assert origin == {"run": str(first.path), "checkpoint": "last", "step": first.steps}
 
