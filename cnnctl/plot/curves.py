@@ -79,6 +79,9 @@ def _draw_panel(panel: "Axes", series: Sequence[Series], runs: Sequence[str]) ->
         shown = [scale * value for value in one.smoothed or one.values]
         panel.plot(one.x, shown, line, color=colour, marker=marker, label=label)
     panel.set_xlabel(series[0].axis)
+    first, last = min(one.x[0] for one in series), max(one.x[-1] for one in series)
+    if first == last:
+        panel.set_xlim(first - 1, last + 1)  # left to itself, it would show thousandths of an epoch
     panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     if is_logarithmic(series):
         panel.set_yscale("log")

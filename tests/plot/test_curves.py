@@ -62,6 +62,11 @@ def test_a_ratio_of_zero_has_no_logarithm(draw) -> None:
     assert panel.get_yscale() == "linear"
 
 
+def test_epochs_are_whole_numbers_even_if_there_is_but_one(draw) -> None:
+    (panel,) = draw(Series("a", "accuracy", "training", "epoch", (1,), (0.5,), None)).get_axes()
+    assert set(panel.get_xticks()) == {0, 1, 2}
+
+
 def test_several_runs_have_a_colour_each_and_their_second_series_are_dashed(draw) -> None:
     other = Series("b", "accuracy", "training", "epoch", (1, 2), (0.1, 0.2), None)
     held_out = Series("b", "accuracy", "validation", "epoch", (1, 2), (0.3, 0.4), None)
