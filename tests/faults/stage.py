@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 DISK = Path(__file__).with_name("disk.c")
 READS, WRITES, NAMES, SYNCS = 1, 2, 4, 8
 SHORT_WRITE = -1
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 
 
 class Failing(NamedTuple):
