@@ -70,3 +70,21 @@ def test_a_damaged_checkpoint_is_a_damaged_run() -> None:
 )
 def test_alternatives(value: object, alternatives: list[str], expected: str) -> None:
     assert describe_alternatives(value, alternatives) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n  b", "a b"),
+        ("run\t.yaml: no such file", r"run\t.yaml: no such file"),
+        ("\x1b[2J\udcff", r"\x1b[2J\udcff"),
+    ],
+)
+def test_an_error_is_one_line(text: str, line: str) -> None:
+    assert str(CnnctlError(text)) == line
+    assert line.isprintable()
+
+
+def test_what_comes_from_outside_is_quoted_at_no_length() -> None:
+    assert errors.quote("a\nb" + 500 * "x", 5) == r"a\nbxx..."
+    assert errors.quote("short") == "short"
