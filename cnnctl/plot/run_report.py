@@ -31,8 +31,10 @@ TITLES = {
 }
 LOGARITHMIC = {"lr", "norms", "update-ratio"}
 MISTAKES = "eval/last-mistakes.png"
+DECADES_OF_LOSS = 20.0
+"""A loss that falls to less than one in so many is drawn on decades: its later part would be flat."""
 SPAN_SHARE = 50
-"""A curve is smoothed over this part of its points."""
+"""A curve is smoothed over this part of its points, if that is more than one."""
 
 
 def gather_report(path: Path, timing: Table | None = None, notes: dict[str, str] | None = None) -> Report:
@@ -106,18 +108,24 @@ def _gather_charts(path: Path) -> list[Chart]:
     for series in read_curves(path):
         charts.setdefault((series.metric, series.axis), []).append(series)
     return [
-        Chart(TITLES[metric], axis, tuple(_draw_lines(found)), metric in LOGARITHMIC)
+        Chart(TITLES[metric], axis, tuple(_draw_lines(found)), metric in LOGARITHMIC or _falls_far(found))
         for (metric, axis), found in charts.items()
     ]
+
+
+def _falls_far(found: Sequence[Series]) -> bool:
+    values = [value for series in found if series.metric == "loss" for value in series.values]
+    return bool(values) and min(values) > 0 and max(values) > DECADES_OF_LOSS * min(values)
 
 
 def _draw_lines(found: Sequence[Series]) -> list[Line]:
     lines = []
     for color, series in enumerate(found):
-        if series.smoothed is None:
+        span = len(series.values) // SPAN_SHARE
+        if series.smoothed is None or span < 2:
             lines.append(Line(series.name, series.x, series.values, color))
             continue
-        smoothed = smooth(series.values, max(1, len(series.values) // SPAN_SHARE))
+        smoothed = smooth(series.values, span)
         lines.append(Line(f"{series.name}, each", series.x, series.values, color, is_raw=True))
         lines.append(Line(f"{series.name}, smoothed", series.x, smoothed, color))
     return lines
