@@ -1,6 +1,6 @@
 """What the courses ask for, and the tests and configs that show it.
 
-A demand that nothing shows, or a test that has gone, turns this red. Pictures are not among them.
+A demand that nothing shows, or a test that has gone, turns this red.
 """
 
 import ast
@@ -43,6 +43,8 @@ SHOWN = {
     "convolution as image processing": [
         f"{LAYERS}::TestConvolution::test_image_processing_with_integer_biases",
         "tests/backends/test_course_figures.py::test_conv_is_image_processing",
+        "tests/cli/test_convolve.py::test_all_kernels_into_the_working_directory",
+        "tests/plot/test_convolution.py::TestPictures::test_a_row_a_photo_with_itself_and_its_results",
     ],
     "sandwich layers": [
         f"{LAYERS}::TestSandwiches::test_conv_relu_pool",
@@ -68,7 +70,15 @@ SHOWN = {
         "configs/cifar10_three_layer_tuned.yaml",
     ],
     "ten epochs with 200 hidden units": ["configs/cifar10_three_layer_200.yaml"],
-    "first-layer filters as a grid": [f"{TRAINING}::TestGrid::test_images_side_by_side"],
+    "first-layer filters as a grid, before and after": [
+        f"{TRAINING}::TestGrid::test_images_side_by_side",
+        "tests/plot/test_insight.py::TestFilters::test_three_channels_are_colours",
+        "tests/cli/test_insight.py::TestFilters::test_before_and_after_as_one_document",
+    ],
+    "loss and accuracy as curves": [
+        "tests/plot/test_curves.py::test_a_panel_for_each_metric_with_raw_and_smoothed",
+        "tests/cli/test_plot.py::test_one_run_into_its_own_folder",
+    ],
     "spatial batch norm, at train and test time": [
         f"{LAYERS}::TestNormalization::test_batchnorm_in_training",
         f"{LAYERS}::TestNormalization::test_batchnorm_in_tests_takes_the_running_statistics",
@@ -115,6 +125,9 @@ SHOWN = {
     "ReLU, leaky ReLU, sigmoid, tanh": [
         "tests/nn/test_activation.py::test_value_and_slope_at_minus_one_and_one",
         "tests/backends/test_activation.py::test_values_are_right_to_a_few_last_bits",
+    ],
+    "a picture of them": [
+        "tests/plot/test_activations.py::test_the_axes_and_the_numbers_hold_the_curves",
     ],
     "a shallow network with squared error": [
         f"{HERE}::test_the_shallow_network_learns_two_images",
