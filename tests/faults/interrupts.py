@@ -96,11 +96,11 @@ def _play_process(
 def _judge(scene: Scene, ended: Ended, signals: set[int], runs: list[Path], *, is_whole: bool) -> None:
     """Exit code 130 or 143 and one line; what had been trained is saved.
 
-    A whole process may not run the command yet, or no longer, and is killed by the signal then: for a shell
-    that is the same code.
+    A process may not run the command yet, or, a whole one, no longer, and is killed by the signal then: for
+    a shell that is the same code.
     """
     codes = {128 + number for number in signals}
-    if ended.code not in codes and not (is_whole and -ended.code in signals):
+    if ended.code not in codes and not ((is_whole or not runs) and -ended.code in signals):
         raise Mismatch(f"{scene.name}: exit code {ended.code} after signals {signals}: {ended.err}")
     if ended.code > 0:
         check_line(ended)

@@ -215,6 +215,7 @@ def play(request: dict[str, Any], disk: ctypes.CDLL, run_command: Callable[[list
         disk.disk_watch(folder.encode(), log.encode())
         mark_saves(disk)
     code = 1
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as `cnnctl.__main__` has it until the command begins
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         code = run_command(request["args"])
