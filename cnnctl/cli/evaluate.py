@@ -16,7 +16,6 @@ from cnnctl.cli.train import Watcher, describe_run
 if TYPE_CHECKING:
     from cnnctl.train.api import Examination
     from cnnctl.train.evaluate import Evaluation
-    from cnnctl.train.scores import Details
 
 WORST = 5
 """So many classes are shown in the table; `--json` has all."""
@@ -51,7 +50,7 @@ def evaluate(
     with Watcher() as watcher:
         examination = api.examine(found, checkpoint=checkpoint, data_dir=data_dir, observer=watcher)
     evaluation = examination.evaluation
-    picture = _draw_mistakes(examination, found.path / "eval" / f"{checkpoint}-mistakes.png")
+    picture = draw_mistakes_picture(examination, found.path / "eval" / f"{checkpoint}-mistakes.png")
     if found.status != "finished":
         display.warn(f"the run is {found.status}; these are its weights after step {evaluation.step}")
     if as_json:
@@ -74,21 +73,16 @@ def evaluate(
     display.print_text(str(found.path))
 
 
-def _choose_split(details: "dict[str, Details]") -> str:
-    """The one that says most about new images."""
-    return next(name for name in ("test", "validation", "train") if name in details)
-
-
-def _draw_mistakes(examination: "Examination", path: Path) -> Path | None:
+def draw_mistakes_picture(examination: "Examination", path: Path) -> Path | None:
     """None without mistakes; a picture of older ones goes then."""
     from cnnctl.plot.mistakes import draw_mistakes
 
-    details = examination.evaluation.details
-    split = _choose_split(details)
-    if not details[split].mistakes:
+    split = examination.evaluation.closest_split
+    mistakes = examination.evaluation.details[split].mistakes if split else ()
+    if not split or not mistakes:
         path.unlink(missing_ok=True)
         return None
-    draw_mistakes(examination.pixels[split], details[split].mistakes, path)
+    draw_mistakes(examination.pixels[split], mistakes, path)
     return path
 
 
@@ -107,7 +101,8 @@ def _print_worst_classes(evaluation: "Evaluation") -> None:
     def show(share: float | None) -> str | None:
         return None if share is None else f"{100 * share:.1f} %"
 
-    split = _choose_split(evaluation.details)
+    split = evaluation.closest_split
+    assert split, "at least one split has images"
     details = evaluation.details[split]
     rows = []
     for found in details.weakest[:WORST]:

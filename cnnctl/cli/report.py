@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.evaluate import draw_mistakes_picture
 from cnnctl.errors import CnnctlError
-from cnnctl.train.observer import Observer
 
 if TYPE_CHECKING:
     from cnnctl.plot.report import Table
@@ -54,25 +54,13 @@ def write_run_report(path: Path, data_dir: str | None, page: Path) -> Path:
 
 
 def _draw_mistakes(path: Path, data_dir: str | None, notes: dict[str, str]) -> None:
-    """The picture that `eval` makes, of the scores that are there; those of a run that goes on are made."""
-    from cnnctl.plot.mistakes import draw_mistakes
-    from cnnctl.plot.run_report import MISTAKES, choose_split
+    """The picture that `eval` makes, of the scores that are there."""
+    from cnnctl.plot.run_report import MISTAKES
     from cnnctl.train import api
-    from cnnctl.train.evaluate import read_evaluation
-    from cnnctl.train.run_directory import RunDirectory
 
-    run = RunDirectory(path)
     try:
-        found = read_evaluation(run, "last")
-        if found is None or not found.details:
-            found = api.evaluate(path, data_dir=data_dir, observer=Observer())
-        split = choose_split(found)
-        mistakes = found.details[split].mistakes if split else ()
-        if split and mistakes:
-            numbers = [mistake.image for mistake in mistakes]
-            draw_mistakes(api.load_images(path, split, numbers, data_dir=data_dir), mistakes, path / MISTAKES)
-        else:
-            (path / MISTAKES).unlink(missing_ok=True)
+        examination = api.recall_examination(path, data_dir=data_dir)
+        if draw_mistakes_picture(examination, path / MISTAKES) is None:
             notes["Mistakes"] = "There are none."
     except CnnctlError as error:
         notes["Mistakes"] = str(error)

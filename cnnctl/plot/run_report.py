@@ -9,17 +9,17 @@ from pathlib import Path
 
 from cnnctl.config import load_config
 from cnnctl.errors import CnnctlError
-from cnnctl.nn import Conv, Network
+from cnnctl.nn import Network
 from cnnctl.plot.insight import draw_filters
 from cnnctl.plot.report import Chart, Line, Picture, Report, Table
-from cnnctl.train.build import build_network
-from cnnctl.train.checkpoint import Checkpoint, load_last_checkpoint
+from cnnctl.train.checkpoint import load_last_checkpoint
 from cnnctl.train.curves import Series, read_curves, smooth
 from cnnctl.train.evaluate import Evaluation, read_evaluation
-from cnnctl.train.initial import read_initial_filters
+from cnnctl.train.initial import find_first_conv, read_initial_filters
 from cnnctl.train.run_directory import RunDirectory
 from cnnctl.train.runs import RunSummary, read_environment, summarize_run
 from cnnctl.train.scores import Details
+from cnnctl.train.trained import restore_network
 
 TITLES = {
     "loss": "Loss",
@@ -45,9 +45,9 @@ def gather_report(path: Path, timing: Table | None = None, notes: dict[str, str]
     run, notes = RunDirectory(path), dict(notes or {})
     summary, evaluation = summarize_run(path), read_evaluation(run, "last")
     checkpoint = load_last_checkpoint(run.checkpoints, lambda line: notes.update({"Network": line}))
-    network = _restore_network(path, checkpoint)
+    network = restore_network(load_config(path / "resolved.yaml"), checkpoint)
     details = evaluation.details if evaluation else {}
-    split = choose_split(evaluation)
+    split = evaluation.closest_split if evaluation else None
     return Report(
         title=path.resolve().name,
         lead=_describe_state(summary),
@@ -67,18 +67,6 @@ def gather_report(path: Path, timing: Table | None = None, notes: dict[str, str]
         commands=_tell_how_to_repeat(path, summary),
         notes=notes,
     )
-
-
-def choose_split(evaluation: Evaluation | None) -> str | None:
-    """Of those that were looked at closely, the one that says most about new images."""
-    details = evaluation.details if evaluation else {}
-    return next((name for name in ("test", "validation", "train") if name in details), None)
-
-
-def _restore_network(path: Path, checkpoint: Checkpoint) -> Network:
-    network = build_network(load_config(path / "resolved.yaml"), checkpoint.shift.shape)
-    network.load_params(checkpoint.params)
-    return network
 
 
 def _describe_state(summary: RunSummary) -> str:
@@ -108,14 +96,16 @@ def _gather_charts(path: Path) -> list[Chart]:
     for series in read_curves(path):
         charts.setdefault((series.metric, series.axis), []).append(series)
     return [
-        Chart(TITLES[metric], axis, tuple(_draw_lines(found)), metric in LOGARITHMIC or _falls_far(found))
+        Chart(TITLES[metric], axis, tuple(_draw_lines(found)), _is_logarithmic(found))
         for (metric, axis), found in charts.items()
     ]
 
 
-def _falls_far(found: Sequence[Series]) -> bool:
-    values = [value for series in found if series.metric == "loss" for value in series.values]
-    return bool(values) and min(values) > 0 and max(values) > DECADES_OF_LOSS * min(values)
+def _is_logarithmic(found: Sequence[Series]) -> bool:
+    """Of one metric: never if a value is 0, which has no logarithm."""
+    values = [value for series in found for value in series.values]
+    falls_far = found[0].metric == "loss" and max(values) > DECADES_OF_LOSS * min(values)
+    return min(values) > 0 and (falls_far or found[0].metric in LOGARITHMIC)
 
 
 def _draw_lines(found: Sequence[Series]) -> list[Line]:
@@ -164,7 +154,7 @@ def _show_share(share: float | None) -> str | None:
 
 def _draw_filters(run: RunDirectory, network: Network, notes: dict[str, str]) -> list[Picture]:
     """The first convolution's, before and after where the run knows how they began."""
-    conv = next((layer for layer in network.leaves if isinstance(layer, Conv)), None)
+    conv = find_first_conv(network)
     if conv is None:
         notes["Filters"] = "The network has no convolution, and so no filters."
         return []

@@ -23,11 +23,11 @@ from cnnctl.config import (
     dump_config,
     load_config,
 )
-from cnnctl.data import Normalizer
+from cnnctl.data import Normalizer, Splits
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.nn import Network
 from cnnctl.train import data_facts
-from cnnctl.train.build import build_experiment, build_network, load_splits
+from cnnctl.train.build import build_experiment, load_splits
 from cnnctl.train.checkpoint import (
     BEST,
     LAST,
@@ -38,7 +38,7 @@ from cnnctl.train.checkpoint import (
     load_named_checkpoint,
 )
 from cnnctl.train.environment import describe_engine, describe_environment
-from cnnctl.train.evaluate import Evaluation, evaluate_split, read_evaluation, write_evaluation
+from cnnctl.train.evaluate import Evaluation, examine_splits, read_evaluation, write_evaluation
 from cnnctl.train.experiment import SPLITS, Experiment
 from cnnctl.train.initial import FILE as INITIAL
 from cnnctl.train.initial import pack_initial_filters
@@ -47,10 +47,9 @@ from cnnctl.train.metrics import NEW_FILES, TimingFile, read_metrics
 from cnnctl.train.observer import Observer, Scores
 from cnnctl.train.predict import Prediction, Predictor
 from cnnctl.train.run_directory import RunDirectory, find_run
-from cnnctl.train.scores import Tally
 from cnnctl.train.signals import noting_signals
 from cnnctl.train.solver import Solver
-from cnnctl.train.trained import Trained
+from cnnctl.train.trained import Trained, restore_network
 
 PathLike = str | os.PathLike[str]
 CHECKPOINTS = ("last", "best")
@@ -107,10 +106,7 @@ class Run:
         """
         _check_word("checkpoint", checkpoint, CHECKPOINTS)
         loaded = load_checkpoint(self.path / "checkpoints" / f"{checkpoint}.safetensors")
-        network = build_network(load_config(self.path / "resolved.yaml"), loaded.shift.shape)
-        network.load_params(loaded.params)
-        network.load_statistics(loaded.statistics)
-        return network
+        return restore_network(load_config(self.path / "resolved.yaml"), loaded)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The entries of metrics.jsonl, in order. Raises RunError when it is damaged."""
@@ -199,33 +195,24 @@ def examine(
         _check_word("splits", name, SPLITS)
     directory, loaded = _open(run, checkpoint, runs_dir, observer)
     experiment = _rebuild(directory, loaded, data_dir, observer)
-    tallies = {name: Tally(experiment.network.loss.kind) for name in splits}
-    scores = {name: evaluate_split(experiment, name, tally=tally) for name, tally in tallies.items()}
-    details = {name: tallies[name].summarize(experiment.classes) for name in splits if scores[name]}
-    facts = {"step": loaded.metadata.progress.step, **scores, "details": details}
-    evaluation = Evaluation.model_validate(facts)
+    evaluation = examine_splits(experiment, loaded.metadata.progress.step, splits)
     write_evaluation(directory, checkpoint, evaluation)
-    pixels = {
-        name: experiment.get_split(name).images[[mistake.image for mistake in found.mistakes]]
-        for name, found in details.items()
-    }
-    return Examination(evaluation, pixels)
+    return _illustrate(evaluation, experiment.splits)
 
 
-def load_images(
-    run: PathLike,
-    split: str,
-    numbers: Sequence[int],
-    *,
-    data_dir: PathLike | None = None,
-    observer: Observer | None = None,
-) -> Array:
-    """Images (n, C, H, W) of a split of a run's data set, as that holds them; reads no checkpoint."""
-    _check_word("split", split, SPLITS)
-    config = load_config(Path(run) / "resolved.yaml")
-    _, splits = load_splits(config.data, data_dir, observer or Observer())
-    images: Array = getattr(splits, split).images[list(numbers)]
-    return images
+def recall_examination(
+    run: PathLike, *, data_dir: PathLike | None = None, observer: Observer | None = None
+) -> Examination:
+    """What the last evaluation of a run's last checkpoint found, as training leaves it at its end.
+
+    Of a run that has none with details, it is made now: see `examine`. `run` is a run's directory.
+    """
+    path, observer = Path(run), observer or Observer()
+    found = read_evaluation(RunDirectory(path), "last")
+    if found is None or not found.details:
+        return examine(path, data_dir=data_dir, observer=observer)
+    _, splits = load_splits(load_config(path / "resolved.yaml").data, data_dir, observer)
+    return _illustrate(found, splits)
 
 
 def predict(
@@ -275,6 +262,15 @@ def embed(
     directory, loaded = _open(run, checkpoint, runs_dir, observer)
     test = _rebuild(directory, loaded, data_dir, observer).splits.test
     return compute_embedding(_restore_trained(directory, loaded), test)
+
+
+def _illustrate(evaluation: Evaluation, splits: Splits) -> Examination:
+    """With the images of the mistakes that it names."""
+    pixels = {
+        name: getattr(splits, name).images[[mistake.image for mistake in found.mistakes]]
+        for name, found in evaluation.details.items()
+    }
+    return Examination(evaluation, pixels)
 
 
 def _load_given(

@@ -4,7 +4,7 @@ One forward pass a split, through the same plan that trains. Changes no weight a
 checkpoint; what it finds goes to `eval/<checkpoint>.json`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Literal
 
@@ -24,7 +24,7 @@ class Evaluation(BaseModel):
     Attributes:
         version: of the file; 1 had no details.
         step: the step after which the weights were so.
-        details: split -> more about it; what training writes at its end has none.
+        details: split -> more about it.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -41,6 +41,35 @@ class Evaluation(BaseModel):
         """Split -> scores, where there are any."""
         splits = {name: getattr(self, name) for name in SPLITS}
         return {name: scores for name, scores in splits.items() if scores}
+
+    @property
+    def closest_split(self) -> str | None:
+        """Of the splits with details, the one that says most about new images."""
+        return next((name for name in reversed(SPLITS) if name in self.details), None)
+
+
+def examine_splits(
+    experiment: Experiment,
+    step: int,
+    names: Iterable[str] = SPLITS,
+    *,
+    between: Callable[[], None] | None = None,
+    on_scoring: Callable[[str, int], None] | None = None,
+) -> Evaluation:
+    """Scores and details of the plan's weights on some of SPLITS, after that step; errors as below.
+
+    `on_scoring` hears of a split that has images, and of how many, before it is scored.
+    """
+    scores, details = {}, {}
+    for name in names:
+        images = len(experiment.get_split(name))
+        if on_scoring and images:
+            on_scoring(name, images)
+        tally = Tally(experiment.network.loss.kind)
+        scores[name] = evaluate_split(experiment, name, between, tally)
+        if images:
+            details[name] = tally.summarize(experiment.classes)
+    return Evaluation.model_validate({"step": step, **scores, "details": details})
 
 
 def evaluate_split(

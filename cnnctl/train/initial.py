@@ -19,10 +19,15 @@ FILE = "initial.safetensors"
 
 def pack_initial_filters(network: Network) -> dict[str, bytes]:
     """The file by its name, holding conv1.weight (or as the layer is called); {} without a convolution."""
-    first = next((layer for layer in network.leaves if isinstance(layer, Conv)), None)
+    first = find_first_conv(network)
     if first is None:
         return {}
     return {FILE: pack_tensors({f"{first.name}.weight": first.params["weight"]})}
+
+
+def find_first_conv(network: Network) -> Conv | None:
+    """The convolution whose filters are kept, if there is one."""
+    return next((layer for layer in network.leaves if isinstance(layer, Conv)), None)
 
 
 def read_initial_filters(run: RunDirectory, layer: str, shape: tuple[int, ...]) -> Array:

@@ -29,13 +29,12 @@ from cnnctl.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from cnnctl.train.evaluate import Evaluation, evaluate_split, write_evaluation
-from cnnctl.train.experiment import SPLITS, Experiment
+from cnnctl.train.evaluate import Evaluation, evaluate_split, examine_splits, write_evaluation
+from cnnctl.train.experiment import Experiment
 from cnnctl.train.memory import predict_peak_bytes
 from cnnctl.train.metrics import Metrics, Timing
 from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo, Summary
 from cnnctl.train.run_directory import RunDirectory, State
-from cnnctl.train.scores import Tally
 from cnnctl.train.signals import StopRequest
 
 _REPORT_SECONDS = 0.1
@@ -120,10 +119,13 @@ class Solver:
             self._end_epoch()
         if progress.ended_by == "early_stopping":
             self._restore_best()
-        tallies = {name: Tally(experiment.network.loss.kind) for name in SPLITS}
-        scores = {name: self._score(name, tally) for name, tally in tallies.items()}
-        details = {name: tallies[name].summarize(experiment.classes) for name in SPLITS if scores[name]}
-        evaluation = Evaluation.model_validate({"step": progress.step, **scores, "details": details})
+        with self._timing.measure("evaluation"):
+            evaluation = examine_splits(
+                experiment,
+                progress.step,
+                between=self._stop_if_asked,
+                on_scoring=self._observer.on_scoring,
+            )
         write_evaluation(self._run, "last", evaluation)
         return evaluation
 
@@ -200,7 +202,8 @@ class Solver:
         progress = self._progress
         images = progress.images
         train = Scores(progress.loss_sum / images, progress.correct / images, images)
-        validation = self._evaluate("validation")
+        with self._timing.measure("evaluation"):
+            validation = evaluate_split(self._experiment, "validation", self._stop_if_asked)
         epoch = progress.epoch + 1
         self._metrics.add_epoch(progress.step, epoch, train, validation)
         progress.plateau = self._schedule.observe(progress.plateau, (validation or train).loss)
@@ -248,15 +251,6 @@ class Solver:
         self._experiment.plan.load_statistics(best.statistics)
         self._run.log(f"no better after step {best.metadata.progress.step}: its weights are taken back")
         self._save(LAST)
-
-    def _score(self, name: str, tally: Tally) -> Scores | None:
-        if images := len(self._experiment.get_split(name)):
-            self._observer.on_scoring(name, images)
-        return self._evaluate(name, tally)
-
-    def _evaluate(self, name: str, tally: Tally | None = None) -> Scores | None:
-        with self._timing.measure("evaluation"):
-            return evaluate_split(self._experiment, name, self._stop_if_asked, tally)
 
     def _stop_if_asked(self) -> None:
         if self._stop.signal_number is None:

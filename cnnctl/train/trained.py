@@ -41,6 +41,14 @@ class Answer:
     score: float
 
 
+def restore_network(config: RunConfig, checkpoint: Checkpoint) -> Network:
+    """The configuration's network with a checkpoint's weights and statistics."""
+    network = build_network(config, checkpoint.shift.shape)
+    network.load_params(checkpoint.params)
+    network.load_statistics(checkpoint.statistics)
+    return network
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     """A network with the weights of a checkpoint.
@@ -64,9 +72,7 @@ class Trained:
     @classmethod
     def restore(cls, config: RunConfig, checkpoint: Checkpoint, facts: DataFacts | None) -> "Trained":
         """Raises DataError if the classes are not as many as the network's scores."""
-        network = build_network(config, checkpoint.shift.shape)
-        network.load_params(checkpoint.params)
-        network.load_statistics(checkpoint.statistics)
+        network = restore_network(config, checkpoint)
         network.freeze()
         classes = facts.classes if facts else tuple(map(str, range(network.label_count)))
         if len(classes) != network.label_count:

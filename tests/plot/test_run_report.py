@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cnnctl.plot import run_report as module
+from cnnctl.plot.report import Report, render_report
 from cnnctl.train.curves import Series
 
 
@@ -25,6 +26,17 @@ def test_a_loss_that_falls_far_is_drawn_on_decades(
 def test_one_that_starts_low_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "read_curves", lambda _: [make_series("accuracy", [0.01, 0.99])])
     assert not module._gather_charts(Path())[0].is_log
+
+
+@pytest.mark.parametrize("metric", ["lr", "norms", "update-ratio"])
+def test_what_has_decades_goes_without_them_where_a_value_is_zero(
+    monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    for least, is_log in ((1e-6, True), (0.0, False)):
+        monkeypatch.setattr(module, "read_curves", lambda _, least=least: [make_series(metric, [least, 0.1])])
+        charts = module._gather_charts(Path())
+        assert charts[0].is_log is is_log
+        assert "polyline" in render_report(Report("x", "", {}, (1,), [], charts))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import cnnctl
 from cnnctl.config import config_from_dict, dump_config, load_config
 from cnnctl.errors import CheckpointError, ConfigError, DataError, RunError, ShapeError
 from cnnctl.train import api
-from cnnctl.train.api import Run, evaluate, examine, load_images, train
+from cnnctl.train.api import Run, evaluate, examine, recall_examination, train
 from cnnctl.train.checkpoint import load_checkpoint
 from cnnctl.train.evaluate import read_evaluation
 from cnnctl.train.observer import Observer
@@ -167,9 +167,9 @@ class TestEvaluate:
                 assert np.array_equal(pixels, arrays["x_test"][mistake.image])
                 assert mistake.true == str(arrays["y_test"][mistake.image])
         assert mistakes
-        numbers = [mistake.image for mistake in mistakes]
-        pixels = load_images(run.path, "test", numbers)
-        assert np.array_equal(pixels, examination.pixels["test"])
+        recalled = recall_examination(run.path)
+        assert recalled.evaluation == examination.evaluation
+        assert np.array_equal(recalled.pixels["test"], examination.pixels["test"])
 
     def test_scores_of_an_older_version_are_read(self, run):
         path = run.path / "eval" / "last.json"
