@@ -13,12 +13,12 @@ import numpy as np
 from cnnctl.backends.cpu import available_threads
 from cnnctl.check.images import IMAGE_SHAPES
 from cnnctl.config import RunConfig
-from cnnctl.data import Batches, Dataset, Normalizer, Split, load_dataset, make_splits
+from cnnctl.data import Batches, Dataset, Normalizer, Split, make_splits
 from cnnctl.data.dataset import Array
 from cnnctl.data.pipeline import epoch_order
 from cnnctl.errors import ConfigError, DataError, describe_alternatives
 from cnnctl.nn import Network
-from cnnctl.train.build import build_network
+from cnnctl.train.build import build_network, open_dataset
 
 _TRAINING_IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
 SYNTHETIC = {name: (count, *IMAGE_SHAPES[name][:2]) for name, count in _TRAINING_IMAGES.items()}
@@ -106,15 +106,7 @@ def draw_synthetic(name: str, seed: int = 0) -> Dataset:
 def _load_images(config: RunConfig, data_dir: str | os.PathLike[str] | None) -> Dataset:
     data = config.data
     try:
-        return load_dataset(
-            data.dataset,
-            path=data.path,
-            image_size=data.image_size,
-            channels=data.channels,
-            seed=data.seed,
-            data_dir=data_dir,
-            download=False,
-        )
+        return open_dataset(data, data_dir, download=False)
     except DataError as error:
         hint = "; or measure on random pixels, with --synthetic" if data.dataset in SYNTHETIC else ""
         raise DataError(f"{error}{hint}") from error

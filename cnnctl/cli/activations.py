@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.options import json_option
 
 
 @click.command("visualize-activations")
@@ -22,7 +23,7 @@ from cnnctl.cli import display
 @click.option(
     "--backend", default="naive", show_default=True, help="Who computes them: naive, im2col or fast."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def visualize_activations(names: tuple[str, ...], output: str, backend: str, as_json: bool) -> None:
     """Draw each activation function NAME and its derivative, or all there are."""
     from cnnctl.backends import create_backend

@@ -12,6 +12,7 @@ from cnnctl.cli import display
 from cnnctl.cli.config import override_option
 from cnnctl.cli.groups import HintingGroup
 from cnnctl.cli.naive_vs_fast import naive_vs_fast
+from cnnctl.cli.options import data_dir_option, json_option
 from cnnctl.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from cnnctl.bench.step import LossCheck, StepReport
     from cnnctl.config import RunConfig
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 synthetic_option = click.option("--synthetic", is_flag=True, help="Random pixels in place of the data set.")
-data_dir_option = click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 256), metavar="N", help="How many threads, as -o engine.threads=N."
 )

@@ -10,6 +10,7 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.groups import HintingGroup
+from cnnctl.cli.options import json_option
 from cnnctl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def config() -> None:
 @config.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @override_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.pass_context
 def validate(ctx: click.Context, files: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Check each FILE; exit code 2 if one does not hold."""

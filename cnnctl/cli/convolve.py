@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.options import json_option
 
 
 @click.command()
@@ -36,7 +37,7 @@ from cnnctl.cli import display
     metavar="FILE",
     help="The PNG or SVG to write; each result goes beside it as a PNG, and a CSV of the numbers.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def convolve(
     images: tuple[str, ...], kernels: tuple[str, ...], backend: str, size: int, output: str, as_json: bool
 ) -> None:

@@ -11,11 +11,11 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.groups import HintingGroup
+from cnnctl.cli.options import json_option
 
 data_dir_option = click.option(
     "--data-dir", metavar="DIR", help="Where data sets lie; looked into before CNNCTL_DATA_DIR."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 @click.group(cls=HintingGroup)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.options import checkpoint_option, data_dir_option, json_option, runs_dir_option
 from cnnctl.cli.train import Watcher, describe_run
 
 if TYPE_CHECKING:
@@ -23,16 +24,10 @@ WORST = 5
 
 @click.command("eval")
 @click.argument("run")
-@click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["last", "best"]),
-    default="last",
-    show_default=True,
-    help="The weights after the last step, or those best on the validation images.",
-)
-@click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@runs_dir_option
+@checkpoint_option
+@data_dir_option
+@json_option
 def evaluate(
     run: str, runs_dir: str, checkpoint: Literal["last", "best"], data_dir: str | None, as_json: bool
 ) -> None:

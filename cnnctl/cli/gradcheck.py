@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.bench import data_dir_option, json_option
 from cnnctl.cli.config import override_option
+from cnnctl.cli.options import data_dir_option, json_option
 from cnnctl.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:

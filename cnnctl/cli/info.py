@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.options import json_option
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def info(as_json: bool) -> None:
     """Show CPU, kernels, threads, BLAS, versions and build."""
     facts = _collect_facts()

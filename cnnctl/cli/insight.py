@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.options import checkpoint_option, data_dir_option, json_option, runs_dir_option
 from cnnctl.cli.predict import describe_answer
 from cnnctl.cli.train import Watcher
 from cnnctl.errors import ConfigError
@@ -26,18 +27,12 @@ STEM_CHARACTERS = 40
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that all commands here have."""
     options = (
-        click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie."),
-        click.option(
-            "--checkpoint",
-            type=click.Choice(["last", "best"]),
-            default="last",
-            show_default=True,
-            help="The weights after the last step, or those best on the validation images.",
-        ),
+        runs_dir_option,
+        checkpoint_option,
         click.option(
             "--output", metavar="FILE", help="The PNG or SVG to write.  [default: in figures/ of the run]"
         ),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+        json_option,
     )
     for option in reversed(options):
         command = option(command)
@@ -247,7 +242,7 @@ def fool(
 
 @click.command()
 @click.argument("run")
-@click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
+@data_dir_option
 @run_options
 def embed(
     run: str, data_dir: str | None, runs_dir: str, checkpoint: Checkpoint, output: str | None, as_json: bool

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.options import json_option, runs_dir_option
 from cnnctl.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ COLUMNS = (
     metavar="N",
     help="Settles the random numbers.",
 )
-@click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
+@runs_dir_option
 @click.option("--name", default="naive-vs-fast", show_default=True, help="Part of the run directory's name.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def naive_vs_fast(
     shapes: str | None,
     dtype: "DtypeName",

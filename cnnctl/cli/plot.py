@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.runs import json_option, runs_dir_option
+from cnnctl.cli.options import json_option, runs_dir_option
 from cnnctl.errors import RunError
 
 if TYPE_CHECKING:

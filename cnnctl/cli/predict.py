@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.options import checkpoint_option, json_option, runs_dir_option
 from cnnctl.cli.train import Watcher
 
 if TYPE_CHECKING:
@@ -20,16 +21,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
-@click.option(
-    "--checkpoint",
-    type=click.Choice(["last", "best"]),
-    default="last",
-    show_default=True,
-    help="The weights after the last step, or those best on the validation images.",
-)
+@runs_dir_option
+@checkpoint_option
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes an image.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.pass_context
 def predict(
     ctx: click.Context,

@@ -10,6 +10,7 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.evaluate import draw_mistakes_picture
+from cnnctl.cli.options import data_dir_option, json_option, runs_dir_option
 from cnnctl.errors import CnnctlError
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ TIMING_SECONDS = 1.0
 
 @click.command()
 @click.argument("run")
-@click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
-@click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
+@runs_dir_option
+@data_dir_option
 @click.option("--output", metavar="FILE", help="The page to write.  [default: report.html in the run]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def report(run: str, runs_dir: str, data_dir: str | None, output: str | None, as_json: bool) -> None:
     """Write a report of RUN: a run's path, its name, or the start of it, or 'latest'.
 

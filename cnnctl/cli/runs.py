@@ -11,16 +11,12 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.groups import HintingGroup
+from cnnctl.cli.options import json_option, runs_dir_option
 from cnnctl.errors import Interrupted
 
 if TYPE_CHECKING:
     from cnnctl.train.observer import Scores
     from cnnctl.train.runs import RunSummary
-
-runs_dir_option = click.option(
-    "--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 @click.group(cls=HintingGroup)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.options import data_dir_option, runs_dir_option
 from cnnctl.errors import CnnctlError, ConfigError, Diverged, Interrupted
 from cnnctl.train.observer import EpochInfo, RunInfo, StepInfo
 
@@ -63,8 +64,8 @@ class Watcher(display.TrainProgress):
 @click.option(
     "--checkpoint", metavar="NAME", help="With --fork: last (as usual), best, or one that was kept."
 )
-@click.option("--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie.")
-@click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
+@runs_dir_option
+@data_dir_option
 @click.option("--name", help="Part of the run directory's name, as -o name=...")
 @click.option("--seed", metavar="N", help="Settles weights and order, as -o engine.seed=N.")
 @click.option("--threads", metavar="N", help="How many threads, or auto, as -o engine.threads=N.")

@@ -7,12 +7,16 @@ at random and writes nothing but the file it is told to.
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnctl.data.dataset import Array, Split
 from cnnctl.errors import ConfigError
 from cnnctl.train.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MIN_SIDE = 56
 """Images with a shorter side than this many pixels are enlarged, to no less."""
@@ -56,15 +60,20 @@ def draw_contact_sheet(split: Split, classes: Sequence[str], path: Path, count: 
             pixels = convert_to_rgb(split.images[number], lowest, highest)
             thumbnail = Image.fromarray(pixels).resize((W * zoom, H * zoom), Image.Resampling.NEAREST)
             sheet.paste(thumbnail, (margin + column * step_x, top))
+    write_atomically(path, encode_image(sheet))
+
+
+def encode_image(image: "Image") -> bytes:
+    """A picture as a PNG file."""
     stream = BytesIO()
-    sheet.save(stream, "PNG")
-    write_atomically(path, stream.getvalue())
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
-def shorten_name(name: str) -> str:
-    """A class's name on one line that the font can set."""
+def shorten_name(name: str, most: int = LABEL_CHARACTERS) -> str:
+    """A name on one line that every font can set."""
     printable = "".join(character if character.isprintable() else "?" for character in name)
-    return printable if len(printable) <= LABEL_CHARACTERS else f"{printable[: LABEL_CHARACTERS - 3]}..."
+    return printable if len(printable) <= most else f"{printable[: most - 3]}..."
 
 
 def find_range(images: Array) -> tuple[float, float]:

@@ -7,7 +7,6 @@ its border an image has the pixels at its border, so that no frame is made of ze
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from cnnctl.config.kernel import KernelConfig, load_kernel
 from cnnctl.data.folder import measure_image, read_image
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.geometry import Window
-from cnnctl.plot.contact_sheet import shorten_name
+from cnnctl.plot.contact_sheet import encode_image, shorten_name
 from cnnctl.plot.figure import draw_figure, save_figure, save_numbers
 from cnnctl.train.atomic import write_atomically
 
@@ -166,9 +165,7 @@ def draw_convolutions(photos: Sequence[Photo], results: Sequence[Result], pictur
                 panel.set_axis_off()
         save_figure(figure, picture)
     for file, result in zip(files, results, strict=True):
-        stream = BytesIO()
-        Image.fromarray(result.pixels).save(stream, "PNG")
-        write_atomically(file, stream.getvalue())
+        write_atomically(file, encode_image(Image.fromarray(result.pixels)))
     return files
 
 

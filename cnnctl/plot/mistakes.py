@@ -5,7 +5,6 @@ by one when they are large. Chooses nothing, and writes nothing but the file it 
 """
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 from cnnctl.data.dataset import Array
@@ -15,6 +14,7 @@ from cnnctl.plot.contact_sheet import (
     GAP,
     INK,
     convert_to_rgb,
+    encode_image,
     find_range,
     shorten_name,
 )
@@ -54,9 +54,7 @@ def draw_mistakes(images: Array, mistakes: Sequence[Mistake], path: Path) -> Non
         sheet.paste(pixels.resize((W, H), resampling), (left, top))
         draw.text((left, top + H + GAP), taken_for, WRONG, font)
         draw.text((left, top + H + GAP + LINE), is_really, INK, font)
-    stream = BytesIO()
-    sheet.save(stream, "PNG")
-    write_atomically(path, stream.getvalue())
+    write_atomically(path, encode_image(sheet))
 
 
 def _fit(H: int, W: int) -> tuple[int, int]:

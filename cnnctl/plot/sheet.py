@@ -8,7 +8,6 @@ nothing but the file it is told to.
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from cnnctl.backends.specs import Array
 from cnnctl.errors import ConfigError
-from cnnctl.plot.contact_sheet import BACKGROUND, FONT_SIZE, GAP, INK, MAX_PIXELS
+from cnnctl.plot.contact_sheet import BACKGROUND, FONT_SIZE, GAP, INK, MAX_PIXELS, encode_image, shorten_name
 from cnnctl.plot.figure import check_picture_path
 from cnnctl.train.atomic import write_atomically
 
@@ -55,7 +54,10 @@ def draw_sheet(columns: Sequence[Sequence[Panel]], path: Path) -> None:
         for panel in column:
             places.append((panel, left, top))
             top += LINE + panel.pixels.shape[0] + MARGIN
-        widths = (max(p.pixels.shape[1], round(font.getlength(_shorten(p.title)))) for p in column)
+        widths = (
+            max(p.pixels.shape[1], round(font.getlength(shorten_name(p.title, TITLE_CHARACTERS))))
+            for p in column
+        )
         left, height = left + max(widths) + MARGIN, max(height, top)
     check_size(left, height)
     write = _write_svg if path.suffix.lower() == ".svg" else _write_png
@@ -102,12 +104,6 @@ def stretch(values: Array, lowest: Array | float, highest: Array | float) -> Arr
     return np.rint(np.clip(np.nan_to_num(levels), 0, 255)).astype(np.uint8)
 
 
-def _shorten(title: str) -> str:
-    """A title on one line that every font and format can set."""
-    printable = "".join(character if character.isprintable() else "?" for character in title)
-    return printable if len(printable) <= TITLE_CHARACTERS else f"{printable[: TITLE_CHARACTERS - 3]}..."
-
-
 def _write_png(places: Sequence[tuple[Panel, int, int]], width: int, height: int) -> bytes:
     from PIL import Image, ImageDraw, ImageFont
 
@@ -115,9 +111,9 @@ def _write_png(places: Sequence[tuple[Panel, int, int]], width: int, height: int
     sheet = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for panel, left, top in places:
-        draw.text((left, top), _shorten(panel.title), INK, font)
+        draw.text((left, top), shorten_name(panel.title, TITLE_CHARACTERS), INK, font)
         sheet.paste(Image.fromarray(panel.pixels), (left, top + LINE))
-    return encode_png(np.asarray(sheet))
+    return encode_image(sheet)
 
 
 def _write_svg(places: Sequence[tuple[Panel, int, int]], width: int, height: int) -> bytes:
@@ -130,8 +126,9 @@ def _write_svg(places: Sequence[tuple[Panel, int, int]], width: int, height: int
     for panel, left, top in places:
         H, W, _ = panel.pixels.shape
         data = b64encode(encode_png(panel.pixels)).decode()
+        title = escape(shorten_name(panel.title, TITLE_CHARACTERS))
         lines += [
-            f'<text x="{left}" y="{top + FONT_SIZE}">{escape(_shorten(panel.title))}</text>',
+            f'<text x="{left}" y="{top + FONT_SIZE}">{title}</text>',
             f'<image x="{left}" y="{top + LINE}" width="{W}" height="{H}" '
             f'style="image-rendering: pixelated" href="data:image/png;base64,{data}"/>',
         ]
@@ -142,6 +139,4 @@ def encode_png(pixels: Array) -> bytes:
     """Pixels (H, W, 3) uint8 as a file."""
     from PIL import Image
 
-    stream = BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
+    return encode_image(Image.fromarray(pixels))

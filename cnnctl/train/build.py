@@ -16,6 +16,7 @@ from cnnctl.config.data import AugmentConfig, DataConfig
 from cnnctl.config.fields import Kind
 from cnnctl.config.solver import SolverConfig
 from cnnctl.data import Augment, Batches, Dataset, Normalizer, Splits, load_dataset, make_splits
+from cnnctl.data.fetch import OnDownload
 from cnnctl.errors import ConfigError, DataError
 from cnnctl.nn import (
     ELU,
@@ -136,18 +137,30 @@ def load_splits(
     data: DataConfig, data_dir: str | os.PathLike[str] | None, observer: Observer
 ) -> tuple[Dataset, Splits]:
     """The data set, and what of it is for what. Errors and `observer` as for `build_experiment`."""
-    dataset = load_dataset(
+    dataset = open_dataset(data, data_dir, on_download=observer.on_download)
+    for note in dataset.notes:
+        observer.on_warning(note)
+    return dataset, make_splits(dataset, train=data.train, validation=data.validation, test=data.test)
+
+
+def open_dataset(
+    data: DataConfig,
+    data_dir: str | os.PathLike[str] | None,
+    *,
+    download: bool = True,
+    on_download: OnDownload | None = None,
+) -> Dataset:
+    """The data set that a configuration names: see `load_dataset`."""
+    return load_dataset(
         data.dataset,
         path=data.path,
         image_size=data.image_size,
         channels=data.channels,
         seed=data.seed,
         data_dir=data_dir,
-        on_download=observer.on_download,
+        download=download,
+        on_download=on_download,
     )
-    for note in dataset.notes:
-        observer.on_warning(note)
-    return dataset, make_splits(dataset, train=data.train, validation=data.validation, test=data.test)
 
 
 def build_augment(settings: AugmentConfig) -> Augment:

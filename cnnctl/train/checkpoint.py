@@ -14,7 +14,6 @@ that it has once, and numbers that are none, are refused.
 import hashlib
 import json
 import re
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -28,9 +27,9 @@ from safetensors.numpy import load as unpack_tensors
 from safetensors.numpy import save as pack_tensors
 
 from cnnctl.backends.specs import Array
-from cnnctl.errors import CheckpointError, describe_alternatives, quote
+from cnnctl.errors import CheckpointError, RunError, describe_alternatives, quote
 from cnnctl.optim import PlateauState
-from cnnctl.train.atomic import reporting_os_errors, write_atomically
+from cnnctl.train.atomic import open_regular, reporting_os_errors, write_atomically
 
 Ending = Literal["epochs", "max_steps", "max_minutes", "stop_at", "early_stopping"]
 LAST, PREVIOUS, BEST = "last.safetensors", "last.previous.safetensors", "best.safetensors"
@@ -199,13 +198,13 @@ def keep_checkpoint(directory: Path, content: bytes | bytearray, step: int, keep
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and verify one file. Raises CheckpointError when it is missing or damaged."""
     try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # a pipe or device might never end
-            raise CheckpointError(f"{path}: not a regular file")
-        with path.open("rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             content = file.read(_DIGEST.start)
             if content[8:] == _HEAD:
                 file.seek(0)
                 content = file.read()
+    except RunError as error:
+        raise CheckpointError(str(error)) from error
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
     except MemoryError as error:

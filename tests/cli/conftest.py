@@ -5,8 +5,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from cnnctl.cli.main import main
@@ -20,6 +21,30 @@ class Outcome(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """An .npz of 6x6 images of noise in four classes: 48 to train on, 12 to test."""
+    rng = np.random.default_rng(5)
+    arrays = {}
+    for split, count in (("train", 48), ("test", 12)):
+        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 1, 6, 6), dtype=np.uint8)
+        arrays[f"y_{split}"] = rng.permutation(np.arange(count) % 4)
+    np.savez(tmp_path / "noise.npz", **arrays)
+    return tmp_path / "noise.npz"
+
+
+@pytest.fixture
+def noise_config(noise: Path) -> dict[str, Any]:
+    """Two epochs of five steps on them; a test may change it."""
+    return {
+        "name": "tiny",
+        "data": {"dataset": "npz", "path": str(noise), "validation": 8},
+        "network": {"layers": [{"linear": 4}]},
+        "solver": {"optimizer": "sgd", "epochs": 2, "batch_size": 8},
+        "engine": {"backend": "im2col", "threads": 1},
+    }
 
 
 @pytest.fixture

@@ -12,21 +12,8 @@ from cnnctl.train.api import Run, train
 
 
 @pytest.fixture
-def run(tmp_path):
-    rng = np.random.default_rng(5)
-    arrays = {}
-    for split, count in (("train", 48), ("test", 12)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 1, 6, 6), dtype=np.uint8)
-        arrays[f"y_{split}"] = rng.permutation(np.arange(count) % 4)
-    np.savez(tmp_path / "noise.npz", **arrays)
-    config = {
-        "name": "tiny",
-        "data": {"dataset": "npz", "path": str(tmp_path / "noise.npz"), "validation": 8},
-        "network": {"layers": [{"linear": 4}]},
-        "solver": {"optimizer": "sgd", "epochs": 2, "batch_size": 8},
-        "engine": {"backend": "im2col", "threads": 1},
-    }
-    return train(config, runs_dir=tmp_path / "runs")
+def run(noise_config, tmp_path):
+    return train(noise_config, runs_dir=tmp_path / "runs")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import re
 
-import numpy as np
 import pytest
 
 from cnnctl.cli import report as module
@@ -15,20 +14,11 @@ CONV = {"conv": {"filters": 3, "kernel": 3}}
 
 
 @pytest.fixture
-def config(tmp_path):
-    rng = np.random.default_rng(5)
-    arrays = {}
-    for split, count in (("train", 48), ("test", 12)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 1, 6, 6), dtype=np.uint8)
-        arrays[f"y_{split}"] = rng.permutation(np.arange(count) % 4)
-    np.savez(tmp_path / "noise.npz", **arrays)
-    return {
-        "name": "tiny",
-        "data": {"dataset": "npz", "path": str(tmp_path / "noise.npz"), "validation": 8},
-        "network": {"layers": [CONV, "relu", {"linear": 4}]},
-        "solver": {"optimizer": "sgd", "epochs": 2, "batch_size": 8, "log_every": 1},
-        "engine": {"backend": "fast", "threads": 1},
-    }
+def config(noise_config):
+    noise_config["network"]["layers"] = [CONV, "relu", {"linear": 4}]
+    noise_config["solver"]["log_every"] = 1
+    noise_config["engine"]["backend"] = "fast"
+    return noise_config
 
 
 @pytest.fixture

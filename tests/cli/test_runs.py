@@ -7,7 +7,6 @@ import subprocess
 import sys
 from time import sleep
 
-import numpy as np
 import pytest
 
 from cnnctl.cli import display
@@ -17,20 +16,8 @@ from cnnctl.train.run_directory import RunDirectory
 
 
 @pytest.fixture
-def config(tmp_path):
-    rng = np.random.default_rng(5)
-    arrays = {}
-    for split, count in (("train", 48), ("test", 12)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 1, 6, 6), dtype=np.uint8)
-        arrays[f"y_{split}"] = rng.permutation(np.arange(count) % 4)
-    np.savez(tmp_path / "noise.npz", **arrays)
-    return {
-        "name": "tiny",
-        "data": {"dataset": "npz", "path": str(tmp_path / "noise.npz"), "validation": 8},
-        "network": {"layers": [{"linear": 4}]},
-        "solver": {"optimizer": "sgd", "epochs": 2, "batch_size": 8},
-        "engine": {"backend": "im2col", "threads": 1},
-    }
+def config(noise_config):
+    return noise_config
 
 
 @pytest.fixture

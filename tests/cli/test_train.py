@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from cnnctl.cli import display
@@ -24,15 +23,9 @@ STEPS = 10
 
 
 @pytest.fixture
-def config(tmp_path):
-    rng = np.random.default_rng(5)
-    arrays = {}
-    for split, count in (("train", 48), ("test", 12)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (count, 1, 6, 6), dtype=np.uint8)
-        arrays[f"y_{split}"] = rng.permutation(np.arange(count) % 4)
-    np.savez(tmp_path / "noise.npz", **arrays)
+def config(noise, tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text(CONFIG.format(path=tmp_path / "noise.npz"))
+    path.write_text(CONFIG.format(path=noise))
     return path
 
 

@@ -12,7 +12,7 @@ from random import Random
 from typing import NamedTuple
 
 from cnnctl.train.checkpoint import load_last_checkpoint
-from tests.faults.scenes import check_line, create_scene, find_runs, finish, read_outcome
+from tests.faults.scenes import begin, check_line, clear_runs, create_scene, find_runs, finish, read_outcome
 from tests.faults.stage import NAMES, READS, SHORT_WRITE, SYNCS, WRITES, Ended, Failing, raise_curtain
 from tests.torture.guard import make_ground
 from tests.torture.tally import Mismatch, Tally
@@ -114,9 +114,8 @@ def check_runs(play: str, runs_dir: Path, ended: Ended, fault: Fault) -> None:
 def set_up(play: str) -> tuple[Path, list[str]]:
     """A folder of runs as the command finds it, and its arguments."""
     scene = create_scene(SCENE)
-    runs_dir = make_ground("faults") / "disks" / "runs"
-    shutil.rmtree(runs_dir, ignore_errors=True)
-    start = ["train", str(scene.config), "--runs-dir", str(runs_dir), "--quiet"]
+    runs_dir = clear_runs("disks/runs")
+    start = begin(scene, runs_dir)
     if play == "train":
         return runs_dir, start
     kept = make_ground("faults") / "disks" / ("whole" if play == "eval" else "half")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +10,18 @@ from pathlib import Path
 from random import Random
 
 from cnnctl.train.checkpoint import LAST, load_checkpoint
-from tests.faults.scenes import SCENES, Scene, check_line, count_steps, create_scene, find_runs, finish
+from tests.faults.scenes import (
+    SCENES,
+    Scene,
+    begin,
+    check_line,
+    clear_runs,
+    count_steps,
+    create_scene,
+    find_runs,
+    finish,
+)
 from tests.faults.stage import Clock, Ended, raise_curtain
-from tests.torture.guard import make_ground
 from tests.torture.mutations import draw_stream
 from tests.torture.tally import Mismatch, Tally
 
@@ -36,9 +44,8 @@ def check_interrupt(seed: int, number: int, tally: Tally) -> None:
     """A run stopped by one signal or two, then finished."""
     rng = draw_stream(seed, number)
     scene = create_scene(list(SCENES)[number % len(SCENES)])
-    runs_dir = make_ground("faults") / "interrupts"
-    shutil.rmtree(runs_dir, ignore_errors=True)
-    args = ["train", str(scene.config), "--runs-dir", str(runs_dir), "--quiet"]
+    runs_dir = clear_runs("interrupts")
+    args = begin(scene, runs_dir)
     first, second = rng.choice(SIGNALS), None
     if rng.random() < 0.4:
         second = rng.choice(SIGNALS)

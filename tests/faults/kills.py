@@ -3,7 +3,6 @@
 And no more work is lost than since the checkpoint that was due last.
 """
 
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,9 +10,8 @@ from random import Random
 
 from cnnctl.errors import CheckpointError
 from cnnctl.train.checkpoint import LAST, PREVIOUS, load_checkpoint
-from tests.faults.scenes import SCENES, Scene, count_steps, create_scene, find_runs, finish
+from tests.faults.scenes import SCENES, Scene, begin, clear_runs, count_steps, create_scene, find_runs, finish
 from tests.faults.stage import Actor, raise_curtain
-from tests.torture.guard import make_ground
 from tests.torture.mutations import draw_stream
 from tests.torture.tally import Mismatch, Tally
 
@@ -24,9 +22,8 @@ def check_kill(seed: int, number: int, tally: Tally) -> None:
     """A chain of SIGKILLs, each at a random moment of what is left; a case is the whole chain."""
     rng = draw_stream(seed, number)
     scene = create_scene(list(SCENES)[number % len(SCENES)])
-    runs_dir = make_ground("faults") / "kills"
-    shutil.rmtree(runs_dir, ignore_errors=True)
-    args = ["train", str(scene.config), "--runs-dir", str(runs_dir), "--quiet"]
+    runs_dir = clear_runs("kills")
+    args = begin(scene, runs_dir)
     for depth in range(rng.randint(1, DEEPEST)):
         actor = raise_curtain().start(args)
         await_moment(rng, scene, actor, runs_dir)

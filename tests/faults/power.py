@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 from cnnctl.errors import CheckpointError
 from cnnctl.train.checkpoint import load_last_checkpoint
 from tests.faults.disks import set_up
-from tests.faults.scenes import create_scene, find_runs, finish
+from tests.faults.scenes import begin, create_scene, find_runs, finish
 from tests.faults.stage import raise_curtain
 from tests.torture.guard import make_ground
 from tests.torture.mutations import draw_stream
@@ -118,7 +118,7 @@ def record(play: str) -> Recording:
     log = make_ground("faults") / f"{play}.log"
     if play in SCENES:
         scene, root = play, make_ground("faults") / f"{play}-runs"
-        args = ["train", str(create_scene(play).config), "--runs-dir", str(root), "--quiet"]
+        args = begin(create_scene(play), root)
         root.mkdir()
     else:
         scene = "often"

@@ -7,13 +7,13 @@ random numbers of several kinds.
 import hashlib
 import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tests.faults.stage import Ended, raise_curtain
+from tests.quarters import write_quarters
 from tests.torture.guard import make_ground
 from tests.torture.tally import Mismatch
 
@@ -97,19 +97,8 @@ def describe(name: str) -> dict[str, Any]:
 
 @cache
 def draw_images() -> Path:
-    """Images of 8x8 whose class is the quarter that is bright."""
-    rng = np.random.default_rng(5)
-    path = make_ground("faults") / "quarters.npz"
-    arrays = {}
-    for split, count in (("train", 80), ("test", 20)):
-        labels = rng.integers(0, 4, count)
-        images = rng.integers(0, 160, (count, 1, 8, 8), dtype=np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            row, column = divmod(label, 2)
-            image[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 60
-        arrays |= {f"x_{split}": images, f"y_{split}": labels}
-    np.savez(path, **arrays)
-    return path
+    """The images, once for each process."""
+    return write_quarters(make_ground("faults") / "quarters.npz")
 
 
 def read_outcome(run: Path) -> dict[str, str]:
@@ -133,6 +122,18 @@ def compare_outcomes(wanted: dict[str, str], found: dict[str, str]) -> str:
     """The files that differ."""
     names = sorted(wanted.keys() | found.keys())
     return ", ".join(name for name in names if wanted.get(name) != found.get(name))
+
+
+def clear_runs(name: str) -> Path:
+    """A folder for runs in which there are none."""
+    runs_dir = make_ground("faults") / name
+    shutil.rmtree(runs_dir, ignore_errors=True)
+    return runs_dir
+
+
+def begin(scene: Scene, runs_dir: Path) -> list[str]:
+    """The arguments that begin its run."""
+    return ["train", str(scene.config), "--runs-dir", str(runs_dir), "--quiet"]
 
 
 def find_runs(runs_dir: Path) -> list[Path]:

@@ -1,14 +1,21 @@
 """O1: runs never collide: dozens that start at once, and several that want to go on with the same one."""
 
-import shutil
 import signal
 import time
 from pathlib import Path
 
 from cnnctl.train.run_directory import RunDirectory
-from tests.faults.scenes import Scene, check_line, create_scene, find_runs, finish, read_outcome
+from tests.faults.scenes import (
+    Scene,
+    begin,
+    check_line,
+    clear_runs,
+    create_scene,
+    find_runs,
+    finish,
+    read_outcome,
+)
 from tests.faults.stage import Actor, Ended, raise_curtain
-from tests.torture.guard import make_ground
 from tests.torture.mutations import draw_stream
 from tests.torture.tally import Mismatch, Tally
 
@@ -20,8 +27,7 @@ def check_starts(seed: int, number: int, tally: Tally) -> None:
     """Every second case starts runs, the others go on with one."""
     moment = draw_stream(seed, number).random()
     scene = create_scene("plain")
-    runs_dir = make_ground("faults") / "starts"
-    shutil.rmtree(runs_dir, ignore_errors=True)
+    runs_dir = clear_runs("starts")
     if number % 2:
         _go_on_together(scene, runs_dir, moment, tally)
     else:
@@ -32,7 +38,7 @@ def check_starts(seed: int, number: int, tally: Tally) -> None:
 def _start_together(scene: Scene, runs_dir: Path, tally: Tally) -> None:
     """As many directories as starts, each of them whole."""
     started = time.monotonic()
-    for ended in _play_together(["train", str(scene.config), "--runs-dir", str(runs_dir), "--quiet"], STARTS):
+    for ended in _play_together(begin(scene, runs_dir), STARTS):
         if ended.code:
             raise Mismatch(f"exit code {ended.code}: {ended.err}")
     runs = find_runs(runs_dir)
@@ -47,7 +53,7 @@ def _start_together(scene: Scene, runs_dir: Path, tally: Tally) -> None:
 
 def _go_on_together(scene: Scene, runs_dir: Path, moment: float, tally: Tally) -> None:
     """While one holds the lock nobody else gets in; after its death one of many does."""
-    actor = raise_curtain().start(["train", str(scene.config), "--runs-dir", str(runs_dir), "--quiet"])
+    actor = raise_curtain().start(begin(scene, runs_dir))
     run = _stop_in_a_run(actor, runs_dir, moment * scene.seconds)
     if run is None:
         tally.counts["ended before"] += 1

@@ -4,28 +4,17 @@ import hashlib
 import signal
 from copy import deepcopy
 
-import numpy as np
 import pytest
 
 from cnnctl.nn.plan import Plan
 from cnnctl.train.api import train
+from tests.quarters import write_quarters
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """An .npz of images whose class is the quarter that is bright."""
-    rng = np.random.default_rng(5)
-    path = tmp_path_factory.mktemp("data") / "quarters.npz"
-    arrays = {}
-    for split, count in (("train", 80), ("test", 20)):
-        labels = rng.integers(0, 4, count)
-        images = rng.integers(0, 160, (count, 1, 8, 8), dtype=np.uint8)
-        for image, label in zip(images, labels, strict=True):
-            row, column = divmod(label, 2)
-            image[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 60
-        arrays |= {f"x_{split}": images, f"y_{split}": labels}
-    np.savez(path, **arrays)
-    return path
+    return write_quarters(tmp_path_factory.mktemp("data") / "quarters.npz")
 
 
 @pytest.fixture(scope="session")
