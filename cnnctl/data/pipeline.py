@@ -80,11 +80,10 @@ class Normalizer:
         elif kind == "mean_image":
             shift -= _mean_image(images)
         elif kind == "standardize":
-            mean = _mean_image(images).mean(axis=(1, 2))[:, None, None]
-            squares = sum(np.square(chunk - mean).sum(axis=(0, 2, 3)) for chunk in _chunks(images))
-            std = np.sqrt(squares / (images.size // C))
+            mean = _mean_image(images).mean(axis=(1, 2))
+            std = np.sqrt(_measure_variance(images, mean))
             scale /= np.where(std > 0, std, 1)
-            shift -= mean * scale[:, None, None]
+            shift -= (mean * scale)[:, None, None]
         elif kind != "none":
             raise ConfigError(
                 f"data.normalize: {kind!r} is not known; "
@@ -250,11 +249,25 @@ def _raw_words(count: int, seed: int, stream: int, epoch: int) -> Array:
 
 def _chunks(images: Array) -> Iterator[Array]:
     for start in range(0, len(images), CHUNK_IMAGES):
-        yield images[start : start + CHUNK_IMAGES].astype(np.float64)
+        yield images[start : start + CHUNK_IMAGES]
 
 
 def _mean_image(images: Array) -> Array:
     total = np.zeros(images.shape[1:])
     for chunk in _chunks(images):
-        total += chunk.sum(axis=0)
+        total += chunk.sum(axis=0, dtype=np.float64)
     return total / len(images)
+
+
+def _measure_variance(images: Array, mean: Array) -> Array:
+    """Per channel; of bytes by sums of whole numbers, which are exact and need no copy in float64."""
+    count, axes = images.size // images.shape[1], (0, 2, 3)
+    if images.dtype == np.uint8:
+        total = np.zeros(images.shape[1], object)  # of Python's integers, which do not overflow
+        squares = total.copy()
+        for chunk in _chunks(images):
+            total += chunk.sum(axis=axes, dtype=np.int64)
+            squares += np.square(chunk, dtype=np.uint16).sum(axis=axes, dtype=np.int64)
+        return np.asarray((count * squares - total * total) / count**2, np.float64)
+    deviations = (chunk - mean[:, None, None] for chunk in _chunks(images))
+    return np.asarray(sum(np.square(deviation).sum(axis=axes) for deviation in deviations) / count)

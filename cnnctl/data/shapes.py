@@ -38,7 +38,7 @@ SPECKS = 4
 SPECK_RADIUS = (0.8, 1.8)
 PARAMETERS = 14 + 3 * SPECKS
 """Random numbers that decide how one image looks, apart from class and noise."""
-CHUNK_IMAGES = 200
+CHUNK_IMAGES = 50
 
 
 def draw_shapes(seed: int = 0, train: int = TRAIN_COUNT, test: int = TEST_COUNT, side: int = SIDE) -> Dataset:
@@ -135,14 +135,14 @@ CLASSES = tuple(DISTANCES)
 
 def _draw_split(seed: int, stream: int, count: int, side: int) -> Split:
     tens = -(-count // len(CLASSES)) * len(CLASSES)
-    words = _raw_words(seed, stream, 0, (tens, 1 + PARAMETERS))
-    amount = 2 * 3 * side * side
-    noise = _raw_words(seed, stream, 1, (count, -(-amount // 8))).view(np.uint8)[:, :amount]
+    words = _draw_words(_open_stream(seed, stream, 0), tens, 1 + PARAMETERS)
     labels, words = _draw_labels(words[:, 0])[:count], words[:count]
+    noise, amount = _open_stream(seed, stream, 1), 2 * 3 * side * side
     images = np.empty((count, 3, side, side), np.uint8)
     for start in range(0, count, CHUNK_IMAGES):
         part = slice(start, start + CHUNK_IMAGES)
-        images[part] = _draw_images(labels[part], words[part, 1:], noise[part], side)
+        grain = _draw_words(noise, len(labels[part]), -(-amount // 8)).view(np.uint8)[:, :amount]
+        images[part] = _draw_images(labels[part], words[part, 1:], grain, side)
     return Split(images, labels)
 
 
@@ -179,8 +179,8 @@ def _draw_images(labels: Array, words: Array, noise: Array, side: int) -> Array:
     difference = 2 * step[:, None] * _stretch(tint, TINT)
     pixels: Array = _stretch(middle, BRIGHTNESS) - step[:, None] + slope[:, None] * (2 * SLOPE / side)
     pixels += cover * difference
-    first, second = noise.reshape(len(labels), 2, 3, side, side).swapaxes(0, 1).astype(np.float32)
-    pixels += (first - second) * (NOISE / 255)
+    first, second = noise.reshape(len(labels), 2, 3, side, side).swapaxes(0, 1)
+    pixels += np.subtract(first, second, dtype=np.int16).astype(np.float32) * (NOISE / 255)
     return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -197,6 +197,10 @@ def _stretch(uniform: Array, interval: tuple[float, float]) -> Array:
     return low + uniform * (high - low)
 
 
-def _raw_words(seed: int, stream: int, part: int, shape: tuple[int, int]) -> Array:
-    words: Any = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, part))).random_raw(shape)
-    return np.asarray(words, np.uint64)
+def _open_stream(seed: int, stream: int, part: int) -> np.random.PCG64:
+    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, part)))
+
+
+def _draw_words(source: np.random.PCG64, images: int, words: int) -> Array:
+    drawn: Any = source.random_raw((images, words))
+    return np.asarray(drawn, np.uint64)
