@@ -40,6 +40,7 @@ COMMANDS = {
     "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),
     "data": ("cnnctl.cli.data", "data", "List, fetch, verify, import and show data sets."),
     "info": ("cnnctl.cli.info", "info", "Show CPU, threads, versions and build."),
+    "selftest": ("cnnctl.cli.selftest", "selftest", "Check this installation, in a minute."),
 }
 """Name -> module, attribute, one line of help."""
 SIGNAL_WORDS = {SIGINT: "interrupted", SIGTERM: "terminated"}
