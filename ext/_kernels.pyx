@@ -219,6 +219,7 @@ cdef extern from "kernels.h" nogil:
     int update_block "UPDATE_BLOCK"
     const char *isa_name(instruction_set)
     instruction_set isa_best()
+    const char *compiler_name()
     const kernel_table *kernels_for(instruction_set, int)
 
 
@@ -229,6 +230,11 @@ UPDATE_BLOCK = update_block
 def instruction_sets():
     """The names of the instruction sets this processor can run, the best one last."""
     return [isa_name(<instruction_set>isa).decode() for isa in range(<int>isa_best() + 1)]
+
+
+def compiler():
+    """What compiled the kernels, with its version."""
+    return compiler_name().decode()
 
 
 cdef void *address(object array, bint writable) except? NULL:

@@ -48,4 +48,10 @@ instruction_set isa_best(void) { return ISA_BASELINE; }
 
 #endif
 
+#if defined(__clang__)
+const char *compiler_name(void) { return "Clang " __clang_version__; }
+#else
+const char *compiler_name(void) { return "GCC " __VERSION__; }
+#endif
+
 const kernel_table *kernels_for(instruction_set isa, int is_double) { return tables[isa][is_double != 0]; }

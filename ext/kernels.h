@@ -286,6 +286,7 @@ typedef enum { ISA_BASELINE, ISA_V3, ISA_V4, ISA_COUNT } instruction_set;
 
 const char *isa_name(instruction_set isa);
 instruction_set isa_best(void);
+const char *compiler_name(void); /* as "GCC 12.2.0" */
 const kernel_table *kernels_for(instruction_set isa, int is_double);
 
 #endif

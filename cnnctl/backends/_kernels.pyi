@@ -10,6 +10,7 @@ LINE: int
 UPDATE_BLOCK: int
 
 def instruction_sets() -> list[str]: ...
+def compiler() -> str: ...
 
 class Kernels:
     threads: int

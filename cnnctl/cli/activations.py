@@ -8,20 +8,33 @@ from pathlib import Path
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.options import json_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import PATH, complete_backend, json_option
 
 
-@click.command("visualize-activations")
+@click.command(
+    "visualize-activations",
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl visualize-activations",
+        "cnnctl visualize-activations relu elu gelu --output three.svg",
+    ),
+)
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option(
     "--output",
     default="activations.png",
     show_default=True,
+    type=PATH,
     metavar="FILE",
     help="The PNG or SVG to write; a CSV of the numbers goes beside it.",
 )
 @click.option(
-    "--backend", default="naive", show_default=True, help="Who computes them: naive, im2col or fast."
+    "--backend",
+    default="naive",
+    show_default=True,
+    shell_complete=complete_backend,
+    help="Who computes them: naive, im2col or fast.",
 )
 @json_option
 def visualize_activations(names: tuple[str, ...], output: str, backend: str, as_json: bool) -> None:

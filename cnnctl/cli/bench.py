@@ -12,7 +12,7 @@ from cnnctl.cli import display
 from cnnctl.cli.config import override_option
 from cnnctl.cli.groups import HintingGroup
 from cnnctl.cli.naive_vs_fast import naive_vs_fast
-from cnnctl.cli.options import data_dir_option, json_option
+from cnnctl.cli.options import config_argument, data_dir_option, json_option, optional_config_argument
 from cnnctl.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +47,12 @@ def bench() -> None:
 bench.add_command(naive_vs_fast)
 
 
-@bench.command()
+@bench.command(
+    examples=(
+        "cnnctl bench roofline",
+        "cnnctl bench roofline --dtype float64 --seconds 20",
+    ),
+)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @seconds_option
 @json_option
@@ -67,8 +72,13 @@ def roofline(dtype: str, seconds: float, as_json: bool) -> None:
         _print_roofline(result)
 
 
-@bench.command()
-@click.argument("config", required=False)
+@bench.command(
+    examples=(
+        "cnnctl bench ops configs/cifar10_vgg.yaml",
+        "cnnctl bench ops configs/cifar10_vgg.yaml --synthetic --threads 1 --isa x86-64-v3",
+    ),
+)
+@optional_config_argument
 @override_option
 @threads_option
 @batch_option
@@ -113,8 +123,13 @@ def ops(
         _print_ops(report)
 
 
-@bench.command()
-@click.argument("config")
+@bench.command(
+    examples=(
+        "cnnctl bench step configs/mnist_simple.yaml --synthetic",
+        "cnnctl bench step configs/cifar10_vgg.yaml --peer torch --threads 2",
+    ),
+)
+@config_argument
 @override_option
 @threads_option
 @batch_option

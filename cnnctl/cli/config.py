@@ -10,7 +10,7 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.groups import HintingGroup
-from cnnctl.cli.options import json_option
+from cnnctl.cli.options import PATH, json_option
 from cnnctl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,8 +30,13 @@ def config() -> None:
     """Check configs and show them resolved."""
 
 
-@config.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@config.command(
+    examples=(
+        "cnnctl config validate my.yaml",
+        "cnnctl config validate configs/*.yaml -o solver.epochs=3",
+    ),
+)
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @override_option
 @json_option
 @click.pass_context
@@ -57,8 +62,13 @@ def validate(ctx: click.Context, files: tuple[str, ...], overrides: tuple[str, .
         ctx.exit(2)
 
 
-@config.command()
-@click.argument("file", metavar="FILE")
+@config.command(
+    examples=(
+        "cnnctl config show my.yaml",
+        "cnnctl config show my.yaml -o engine.backend=naive --json",
+    ),
+)
+@click.argument("file", type=PATH, metavar="FILE")
 @override_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document in place of YAML.")
 def show(file: str, overrides: tuple[str, ...], as_json: bool) -> None:

@@ -8,11 +8,18 @@ from pathlib import Path
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.options import json_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import PATH, complete_backend, json_option
 
 
-@click.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl convolve photo.jpg",
+        "cnnctl convolve photo.jpg --kernel edges --kernel my_kernel.yaml --backend naive --size 100",
+    ),
+)
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @click.option(
     "--kernel",
     "kernels",
@@ -21,7 +28,13 @@ from cnnctl.cli.options import json_option
     help="grayscale, edges, sharpen, blur, or a YAML file with name, weight and bias; again for more.  "
     "[default: these four]",
 )
-@click.option("--backend", default="fast", show_default=True, help="naive, im2col or fast.")
+@click.option(
+    "--backend",
+    default="fast",
+    show_default=True,
+    shell_complete=complete_backend,
+    help="naive, im2col or fast.",
+)
 @click.option(
     "--size",
     type=click.IntRange(1, 4096),
@@ -34,6 +47,7 @@ from cnnctl.cli.options import json_option
     "--output",
     default="convolution.png",
     show_default=True,
+    type=PATH,
     metavar="FILE",
     help="The PNG or SVG to write; each result goes beside it as a PNG, and a CSV of the numbers.",
 )

@@ -11,10 +11,10 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.groups import HintingGroup
-from cnnctl.cli.options import json_option
+from cnnctl.cli.options import PATH, complete_dataset, json_option
 
 data_dir_option = click.option(
-    "--data-dir", metavar="DIR", help="Where data sets lie; looked into before CNNCTL_DATA_DIR."
+    "--data-dir", type=PATH, metavar="DIR", help="Where data sets lie; looked into before CNNCTL_DATA_DIR."
 )
 
 
@@ -23,7 +23,10 @@ def data() -> None:
     """List, fetch, verify, import and show data sets."""
 
 
-@data.command("list")
+@data.command(
+    "list",
+    examples=("cnnctl data list",),
+)
 @data_dir_option
 @json_option
 def list_(data_dir: str | None, as_json: bool) -> None:
@@ -52,8 +55,13 @@ def list_(data_dir: str | None, as_json: bool) -> None:
     display.print_table("", ("data set", "what it is", "where"), rows)
 
 
-@data.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@data.command(
+    examples=(
+        "cnnctl data fetch mnist",
+        "cnnctl data fetch mnist cifar10 --data-dir data",
+    ),
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_dataset)
 @data_dir_option
 @json_option
 def fetch(names: tuple[str, ...], data_dir: str | None, as_json: bool) -> None:
@@ -72,8 +80,13 @@ def fetch(names: tuple[str, ...], data_dir: str | None, as_json: bool) -> None:
         display.print_json({"schema": 1, "command": "data fetch", "datasets": reports})
 
 
-@data.command()
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@data.command(
+    examples=(
+        "cnnctl data verify",
+        "cnnctl data verify mnist",
+    ),
+)
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete_dataset)
 @data_dir_option
 @json_option
 @click.pass_context
@@ -107,9 +120,15 @@ def verify(ctx: click.Context, names: tuple[str, ...], data_dir: str | None, as_
         ctx.exit(1)
 
 
-@data.command("import")
-@click.argument("name")
-@click.argument("source")
+@data.command(
+    "import",
+    examples=(
+        "cnnctl data import cifar10 downloads/cifar-10-binary.tar.gz",
+        "cnnctl data import mnist old/mnist --data-dir data",
+    ),
+)
+@click.argument("name", shell_complete=complete_dataset)
+@click.argument("source", type=PATH)
 @data_dir_option
 @json_option
 def import_(name: str, source: str, data_dir: str | None, as_json: bool) -> None:
@@ -130,14 +149,19 @@ def import_(name: str, source: str, data_dir: str | None, as_json: bool) -> None
     display.print_text(f"{name}: {stored.path}")
 
 
-@data.command()
-@click.argument("name")
+@data.command(
+    examples=(
+        "cnnctl data show shapes",
+        "cnnctl data show folder --path pictures --image-size 64 -n 4 --output sheet.png",
+    ),
+)
+@click.argument("name", shell_complete=complete_dataset)
 @click.option("-n", "count", type=click.IntRange(min=1), default=8, show_default=True, help="Images a class.")
 @click.option(
     "--split", type=click.Choice(["train", "test"]), default="train", show_default=True, help="Which images."
 )
-@click.option("--output", metavar="FILE", help="The PNG to write.  [default: NAME-SPLIT.png]")
-@click.option("--path", metavar="PATH", help="The folder or .npz file, for folder and npz.")
+@click.option("--output", type=PATH, metavar="FILE", help="The PNG to write.  [default: NAME-SPLIT.png]")
+@click.option("--path", type=PATH, metavar="PATH", help="The folder or .npz file, for folder and npz.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Resize a folder's images to this side.")
 @data_dir_option
 @json_option

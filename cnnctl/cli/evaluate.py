@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.options import checkpoint_option, data_dir_option, json_option, runs_dir_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import checkpoint_option, data_dir_option, json_option, run_argument, runs_dir_option
 from cnnctl.cli.train import Watcher, describe_run
 
 if TYPE_CHECKING:
@@ -22,8 +23,15 @@ WORST = 5
 """So many classes are shown in the table; `--json` has all."""
 
 
-@click.command("eval")
-@click.argument("run")
+@click.command(
+    "eval",
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl eval latest",
+        "cnnctl eval mnist-simple --checkpoint best --json",
+    ),
+)
+@run_argument
 @runs_dir_option
 @checkpoint_option
 @data_dir_option

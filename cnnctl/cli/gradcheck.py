@@ -11,17 +11,30 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.config import override_option
-from cnnctl.cli.options import data_dir_option, json_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import complete_backend, data_dir_option, json_option, optional_config_argument
 from cnnctl.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
     from cnnctl.check.gradcheck import OnRow, Report, Row
 
 
-@click.command()
-@click.argument("config", required=False)
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl gradcheck                                # all there is, on every backend",
+        "cnnctl gradcheck --layer conv --backend naive",
+        "cnnctl gradcheck configs/mnist_simple.yaml",
+    ),
+)
+@optional_config_argument
 @override_option
-@click.option("--backend", metavar="NAME", help="Which backend; without a config all of them by default.")
+@click.option(
+    "--backend",
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="Which backend; without a config all of them by default.",
+)
 @click.option(
     "--layer", metavar="NAME", help="Only this layer's tensors; without a config, a kind of layer or a row."
 )

@@ -1,12 +1,36 @@
-"""A group of commands that answers a mistyped one with what comes near."""
+"""Commands whose help ends with examples, and groups that answer a mistyped name with what comes near."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from cnnctl.errors import describe_alternatives
 
 
+class ExampleCommand(click.Command):
+    """As click has it, with command lines to begin with.
+
+    Attributes:
+        examples: whole command lines, with a comment behind # where one helps.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
 class HintingGroup(click.Group):
     """As click has it, but for that one error."""
+
+    command_class = ExampleCommand
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

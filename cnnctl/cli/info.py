@@ -8,10 +8,17 @@ from typing import Any
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.groups import ExampleCommand
 from cnnctl.cli.options import json_option
 
 
-@click.command()
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl info",
+        "cnnctl info --json",
+    ),
+)
 @json_option
 def info(as_json: bool) -> None:
     """Show CPU, kernels, threads, BLAS, versions and build."""
@@ -25,6 +32,21 @@ def info(as_json: bool) -> None:
         for key, value in entries.items()
     ]
     display.print_table("", ("what", "value"), rows)
+
+
+def describe_version() -> str:
+    """The version, and on two more lines what was built and what it runs on."""
+    import platform
+    from importlib.metadata import version
+
+    from cnnctl import __version__
+
+    kernels = _describe_kernels()
+    built = kernels.get("reason")
+    if kernels["built"]:
+        built = f"by {kernels['compiler']}, for {kernels['available']}; {kernels['instruction_set']} is used"
+    system = f"Python {platform.python_version()}, numpy {version('numpy')}, {platform.platform()}"
+    return f"cnnctl {__version__}\nkernels: {built}\n{system}"
 
 
 def _collect_facts() -> dict[str, dict[str, Any]]:
@@ -66,10 +88,11 @@ def _describe_kernels() -> dict[str, Any]:
         create_backend("fast")
     except BackendError as error:
         return {"built": False, "reason": str(error)}
-    from cnnctl.backends.fast import INSTRUCTION_SETS
+    from cnnctl.backends.fast import COMPILER, INSTRUCTION_SETS
 
     return {
         "built": True,
+        "compiler": COMPILER,
         "instruction_set": INSTRUCTION_SETS[-1],
         "reason": "the best of those this processor runs",
         "available": ", ".join(INSTRUCTION_SETS),

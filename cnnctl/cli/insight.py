@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.options import checkpoint_option, data_dir_option, json_option, runs_dir_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import (
+    PATH,
+    checkpoint_option,
+    data_dir_option,
+    json_option,
+    run_argument,
+    runs_dir_option,
+)
 from cnnctl.cli.predict import describe_answer
 from cnnctl.cli.train import Watcher
 from cnnctl.errors import ConfigError
@@ -30,7 +38,10 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         runs_dir_option,
         checkpoint_option,
         click.option(
-            "--output", metavar="FILE", help="The PNG or SVG to write.  [default: in figures/ of the run]"
+            "--output",
+            type=PATH,
+            metavar="FILE",
+            help="The PNG or SVG to write.  [default: in figures/ of the run]",
         ),
         json_option,
     )
@@ -42,8 +53,15 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 image_argument = click.argument("image", type=click.Path(path_type=Path))
 
 
-@click.command("visualize-filters")
-@click.argument("run")
+@click.command(
+    "visualize-filters",
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl visualize-filters latest",
+        "cnnctl visualize-filters latest --layer conv2 --before-after --output filters.svg",
+    ),
+)
+@run_argument
 @click.option("--layer", metavar="NAME", help="Which convolution.  [default: the first]")
 @click.option("--before-after", is_flag=True, help="Show the filters as training began beside them.")
 @click.option(
@@ -97,8 +115,15 @@ def visualize_filters(
     _tell("visualize-filters", path, checkpoint, picture, numbers, facts, as_json)
 
 
-@click.command("feature-maps")
-@click.argument("run")
+@click.command(
+    "feature-maps",
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl feature-maps latest photo.jpg",
+        "cnnctl feature-maps latest photo.jpg --layer conv1",
+    ),
+)
+@run_argument
 @image_argument
 @click.option("--layer", metavar="NAME", help="Which one alone, also within a block.  [default: all]")
 @run_options
@@ -129,8 +154,14 @@ def feature_maps(
     _tell("feature-maps", path, checkpoint, picture, numbers, facts, as_json)
 
 
-@click.command()
-@click.argument("run")
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl saliency latest photo.jpg",
+        "cnnctl saliency latest photo.jpg --class horse --smooth 20",
+    ),
+)
+@run_argument
 @image_argument
 @click.option("--class", "word", metavar="CLASS", help="Its name or number.  [default: the likeliest]")
 @click.option(
@@ -175,8 +206,11 @@ def saliency(
     _tell("saliency", path, checkpoint, picture, numbers, facts, as_json)
 
 
-@click.command()
-@click.argument("run")
+@click.command(
+    cls=ExampleCommand,
+    examples=("cnnctl fool latest photo.jpg --class cat",),
+)
+@run_argument
 @image_argument
 @click.option("--class", "word", required=True, metavar="CLASS", help="What to pass for: a name or number.")
 @click.option(
@@ -240,8 +274,14 @@ def fool(
         ctx.exit(1)
 
 
-@click.command()
-@click.argument("run")
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl embed latest",
+        "cnnctl embed latest --checkpoint best --output embedding.svg",
+    ),
+)
+@run_argument
 @data_dir_option
 @run_options
 def embed(

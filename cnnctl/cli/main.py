@@ -17,32 +17,46 @@ from cnnctl.cli.groups import HintingGroup
 from cnnctl.errors import CnnctlError, Interrupted
 from cnnctl.train.signals import handling_signals
 
-COMMANDS = {
-    "train": ("cnnctl.cli.train", "train", "Train a network, or go on with a run."),
-    "eval": ("cnnctl.cli.evaluate", "evaluate", "Score a run's network on its data."),
-    "predict": ("cnnctl.cli.predict", "predict", "Tell what a run's network takes image files for."),
-    "visualize-filters": ("cnnctl.cli.insight", "visualize_filters", "Draw the filters of a convolution."),
-    "feature-maps": ("cnnctl.cli.insight", "feature_maps", "Draw what each layer makes of an image."),
-    "saliency": ("cnnctl.cli.insight", "saliency", "Draw which pixels a class depends on."),
-    "fool": ("cnnctl.cli.insight", "fool", "Change an image until it passes for another class."),
-    "embed": ("cnnctl.cli.insight", "embed", "Draw the last hidden layer in two dimensions."),
-    "report": ("cnnctl.cli.report", "report", "Write all that a run has to show as one HTML file."),
-    "runs": ("cnnctl.cli.runs", "runs", "List, show, compare, remove and follow runs."),
-    "plot": ("cnnctl.cli.plot", "plot", "Draw curves of runs."),
-    "visualize-activations": (
-        "cnnctl.cli.activations",
-        "visualize_activations",
-        "Draw activation functions and their derivatives.",
-    ),
-    "convolve": ("cnnctl.cli.convolve", "convolve", "Convolve photographs with well-known kernels."),
-    "gradcheck": ("cnnctl.cli.gradcheck", "gradcheck", "Hold gradients against differences."),
-    "bench": ("cnnctl.cli.bench", "bench", "Time the machine, operations and steps."),
-    "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),
-    "data": ("cnnctl.cli.data", "data", "List, fetch, verify, import and show data sets."),
-    "info": ("cnnctl.cli.info", "info", "Show CPU, threads, versions and build."),
-    "selftest": ("cnnctl.cli.selftest", "selftest", "Check this installation, in a minute."),
+SECTIONS = {
+    "Train": {
+        "train": ("cnnctl.cli.train", "train", "Train a network, or go on with a run."),
+        "eval": ("cnnctl.cli.evaluate", "evaluate", "Score a run's network on its data."),
+        "predict": ("cnnctl.cli.predict", "predict", "Tell what a run's network takes image files for."),
+        "runs": ("cnnctl.cli.runs", "runs", "List, show, compare, remove and follow runs."),
+    },
+    "See": {
+        "report": ("cnnctl.cli.report", "report", "Write all that a run has to show as one HTML file."),
+        "plot": ("cnnctl.cli.plot", "plot", "Draw curves of runs."),
+        "visualize-filters": (
+            "cnnctl.cli.insight",
+            "visualize_filters",
+            "Draw the filters of a convolution.",
+        ),
+        "feature-maps": ("cnnctl.cli.insight", "feature_maps", "Draw what each layer makes of an image."),
+        "saliency": ("cnnctl.cli.insight", "saliency", "Draw which pixels a class depends on."),
+        "fool": ("cnnctl.cli.insight", "fool", "Change an image until it passes for another class."),
+        "embed": ("cnnctl.cli.insight", "embed", "Draw the last hidden layer in two dimensions."),
+        "convolve": ("cnnctl.cli.convolve", "convolve", "Convolve photographs with well-known kernels."),
+        "visualize-activations": (
+            "cnnctl.cli.activations",
+            "visualize_activations",
+            "Draw activation functions and their derivatives.",
+        ),
+    },
+    "Check and time": {
+        "gradcheck": ("cnnctl.cli.gradcheck", "gradcheck", "Hold gradients against differences."),
+        "bench": ("cnnctl.cli.bench", "bench", "Time the machine, operations and steps."),
+        "selftest": ("cnnctl.cli.selftest", "selftest", "Check this installation, in a minute."),
+    },
+    "Set up": {
+        "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),
+        "data": ("cnnctl.cli.data", "data", "List, fetch, verify, import and show data sets."),
+        "info": ("cnnctl.cli.info", "info", "Show CPU, threads, versions and build."),
+        "completion": ("cnnctl.cli.completion", "completion", "Let the shell complete commands and names."),
+    },
 }
-"""Name -> module, attribute, one line of help."""
+"""Title -> name -> module, attribute, one line of help."""
+COMMANDS = {name: home for section in SECTIONS.values() for name, home in section.items()}
 SIGNAL_WORDS = {SIGINT: "interrupted", SIGTERM: "terminated"}
 
 
@@ -60,16 +74,22 @@ class LazyGroup(HintingGroup):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, (_, _, line) in section.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text("`cnnctl COMMAND --help` tells the rest, with examples.")
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from cnnctl import __version__
         from cnnctl.cli import display
+        from cnnctl.cli.info import describe_version
 
-        display.print_text(f"cnnctl {__version__}")
+        display.print_text(describe_version())
         ctx.exit()
 
 
@@ -80,7 +100,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     expose_value=False,
     is_eager=True,
     callback=_print_version,
-    help="Show the version and exit.",
+    help="Show version and build, and exit.",
 )
 def cli() -> None:
     """Train, check and time convolutional networks on the CPU you already have."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.options import json_option, runs_dir_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import PATH, json_option, runs_dir_option
 from cnnctl.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -33,8 +34,17 @@ COLUMNS = (
 )
 
 
-@click.command("naive-vs-fast")
-@click.option("--shapes", metavar="FILE", help="YAML of the cases to time; those of the courses by default.")
+@click.command(
+    "naive-vs-fast",
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl bench naive-vs-fast",
+        "cnnctl bench naive-vs-fast --shapes my_shapes.yaml --threads 1 --dtype float64",
+    ),
+)
+@click.option(
+    "--shapes", type=PATH, metavar="FILE", help="YAML of the cases to time; those of the courses by default."
+)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option(
     "--threads", type=click.IntRange(1, 256), metavar="N", help="How many threads; all there are by default."

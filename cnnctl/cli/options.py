@@ -1,11 +1,42 @@
-"""Options that several commands have, worded once."""
+"""Options and arguments that several commands have, worded once, with what a shell may complete them to."""
+
+from pathlib import Path
 
 import click
 
+
+def complete_run(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The names of runs that begin so, the newest first."""
+    from cnnctl.train.run_directory import list_names
+
+    names = ["latest", *reversed(list_names(Path(ctx.params.get("runs_dir") or "runs")))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_backend(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """The backends that begin so."""
+    from cnnctl.backends import BACKENDS
+
+    return [name for name in BACKENDS if name.startswith(incomplete)]
+
+
+def complete_dataset(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """The data sets that begin so."""
+    from cnnctl.data.catalog import CATALOG
+
+    return [name for name in CATALOG if name.startswith(incomplete)]
+
+
+PATH = click.Path()
+"""Completed to files; whether it is one that serves, the command finds out and says."""
+
+run_argument = click.argument("run", shell_complete=complete_run)
+config_argument = click.argument("config", type=PATH)
+optional_config_argument = click.argument("config", type=PATH, required=False)
 runs_dir_option = click.option(
-    "--runs-dir", default="runs", show_default=True, metavar="DIR", help="Where runs lie."
+    "--runs-dir", type=PATH, default="runs", show_default=True, metavar="DIR", help="Where runs lie."
 )
-data_dir_option = click.option("--data-dir", metavar="DIR", help="Where data sets lie.")
+data_dir_option = click.option("--data-dir", type=PATH, metavar="DIR", help="Where data sets lie.")
 checkpoint_option = click.option(
     "--checkpoint",
     type=click.Choice(["last", "best"]),

@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.options import json_option, runs_dir_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import PATH, complete_run, json_option, runs_dir_option
 from cnnctl.errors import RunError
 
 if TYPE_CHECKING:
     from cnnctl.train.curves import Series
 
 
-@click.command()
-@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl plot latest",
+        "cnnctl plot RUN OTHER-RUN --metric loss,accuracy --smooth 20 --output both.svg",
+    ),
+)
+@click.argument("names", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_run)
 @click.option(
     "--metric",
     "metrics",
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--output",
+    type=PATH,
     metavar="FILE",
     help="The PNG or SVG to write.  [default: figures/curves.png of the run, curves.png for several]",
 )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.options import checkpoint_option, json_option, runs_dir_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import PATH, checkpoint_option, json_option, run_argument, runs_dir_option
 from cnnctl.cli.train import Watcher
 
 if TYPE_CHECKING:
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
     from cnnctl.train.trained import Answer
 
 
-@click.command()
-@click.argument("run")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl predict latest photo.jpg",
+        "cnnctl predict mnist-simple pictures/ --checkpoint best --top 1 --json",
+    ),
+)
+@run_argument
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @runs_dir_option
 @checkpoint_option
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes an image.")

@@ -10,7 +10,8 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.evaluate import draw_mistakes_picture
-from cnnctl.cli.options import data_dir_option, json_option, runs_dir_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import PATH, data_dir_option, json_option, run_argument, runs_dir_option
 from cnnctl.errors import CnnctlError
 
 if TYPE_CHECKING:
@@ -20,11 +21,19 @@ PAGE = "report.html"
 TIMING_SECONDS = 1.0
 
 
-@click.command()
-@click.argument("run")
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl report latest",
+        "cnnctl report mnist-simple --output mnist.html",
+    ),
+)
+@run_argument
 @runs_dir_option
 @data_dir_option
-@click.option("--output", metavar="FILE", help="The page to write.  [default: report.html in the run]")
+@click.option(
+    "--output", type=PATH, metavar="FILE", help="The page to write.  [default: report.html in the run]"
+)
 @json_option
 def report(run: str, runs_dir: str, data_dir: str | None, output: str | None, as_json: bool) -> None:
     """Write a report of RUN: a run's path, its name, or the start of it, or 'latest'.

@@ -11,7 +11,7 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.groups import HintingGroup
-from cnnctl.cli.options import json_option, runs_dir_option
+from cnnctl.cli.options import complete_run, json_option, run_argument, runs_dir_option
 from cnnctl.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -27,7 +27,13 @@ def runs() -> None:
     """
 
 
-@runs.command("list")
+@runs.command(
+    "list",
+    examples=(
+        "cnnctl runs list",
+        "cnnctl runs list --runs-dir experiments --json",
+    ),
+)
 @runs_dir_option
 @json_option
 def list_(runs_dir: str, as_json: bool) -> None:
@@ -67,8 +73,10 @@ def list_(runs_dir: str, as_json: bool) -> None:
     display.print_table("", columns, rows, foldable=False)
 
 
-@runs.command()
-@click.argument("run")
+@runs.command(
+    examples=("cnnctl runs show latest",),
+)
+@run_argument
 @runs_dir_option
 @json_option
 def show(run: str, runs_dir: str, as_json: bool) -> None:
@@ -107,8 +115,10 @@ def show(run: str, runs_dir: str, as_json: bool) -> None:
     display.print_table("", ("file", "size"), [(file, display.format_bytes(n)) for file, n in files.items()])
 
 
-@runs.command()
-@click.argument("names", nargs=-1, required=True, metavar="RUN RUN...")
+@runs.command(
+    examples=("cnnctl runs compare latest 20260131-1200",),
+)
+@click.argument("names", nargs=-1, required=True, metavar="RUN RUN...", shell_complete=complete_run)
 @runs_dir_option
 @json_option
 def compare(names: tuple[str, ...], runs_dir: str, as_json: bool) -> None:
@@ -153,8 +163,13 @@ def compare(names: tuple[str, ...], runs_dir: str, as_json: bool) -> None:
     display.print_table("", ("figure", *titles), shown)
 
 
-@runs.command()
-@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@runs.command(
+    examples=(
+        "cnnctl runs rm quickstart",
+        "cnnctl runs rm RUN OTHER-RUN --yes",
+    ),
+)
+@click.argument("names", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_run)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @runs_dir_option
 @json_option
@@ -179,8 +194,13 @@ def rm(ctx: click.Context, names: tuple[str, ...], yes: bool, runs_dir: str, as_
         display.print_json({"schema": 1, "command": "runs rm", "removed": list(map(str, paths))})
 
 
-@runs.command()
-@click.argument("run", default="latest")
+@runs.command(
+    examples=(
+        "cnnctl runs tail                                # the latest",
+        "cnnctl runs tail mnist-simple -n 100 --json",
+    ),
+)
+@click.argument("run", default="latest", shell_complete=complete_run)
 @click.option(
     "-n", "count", type=click.IntRange(min=0), default=10, show_default=True, help="Entries to begin with."
 )

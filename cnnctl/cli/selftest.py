@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.groups import ExampleCommand
 from cnnctl.cli.options import json_option
 from cnnctl.errors import CheckFailed
 
@@ -26,7 +27,13 @@ class Finding(NamedTuple):
     ok: bool
 
 
-@click.command()
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl selftest",
+        "cnnctl selftest --seed 7                        # other operations",
+    ),
+)
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.options import data_dir_option, runs_dir_option
+from cnnctl.cli.groups import ExampleCommand
+from cnnctl.cli.options import complete_run, data_dir_option, optional_config_argument, runs_dir_option
 from cnnctl.errors import CnnctlError, ConfigError, Diverged, Interrupted
 from cnnctl.train.observer import EpochInfo, RunInfo, StepInfo
 
@@ -56,10 +57,23 @@ class Watcher(display.TrainProgress):
         self._downloads.close()
 
 
-@click.command()
-@click.argument("config", required=False)
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "cnnctl train configs/quickstart.yaml",
+        "cnnctl train my.yaml -o solver.epochs=3 -o engine.backend=im2col --threads 1",
+        "cnnctl train --resume latest                    # go on after Ctrl-C",
+        "cnnctl train --resume latest --fork -o solver.epochs=30",
+    ),
+)
+@optional_config_argument
 @click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
-@click.option("--resume", metavar="RUN", help="Go on with a run: its path, name, or 'latest'.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=complete_run,
+    help="Go on with a run: its path, name, or 'latest'.",
+)
 @click.option("--fork", is_flag=True, help="With --resume: go on in a new run; -o may change its config.")
 @click.option(
     "--checkpoint", metavar="NAME", help="With --fork: last (as usual), best, or one that was kept."

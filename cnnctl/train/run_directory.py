@@ -230,23 +230,29 @@ class RunDirectory:
         self.write_status("running", 0, 0)
 
 
+def list_names(runs_dir: Path) -> list[str]:
+    """The names of the run directories there, the oldest first."""
+    found = sorted(path.parent.name for path in runs_dir.glob("*/status.json"))
+    return [name for name in found if not name.startswith(".")]
+
+
 def find_run(run: str, runs_dir: Path) -> Path:
     """The directory meant by a path, by "latest", or by what one run's name alone has.
 
-    That is the directory's name, the start of it, or the name behind the time, as given to `train`.
-    The latest is one that trains: a measurement has no config.
+    That is the directory's name or the start of it, or the name behind the time, as given to `train`,
+    or the start of that. The latest is one that trains: a measurement has no config.
 
     Raises RunError, with the names that come near, when there is none or more than one.
     """
     if (Path(run) / "status.json").is_file():
         return Path(run)
-    found = sorted(path.parent for path in runs_dir.glob("*/status.json"))
-    runs = {path.name: path for path in found if not path.name.startswith(".")}
+    runs = {name: runs_dir / name for name in list_names(runs_dir)}
     training = [path for path in runs.values() if (path / "config.yaml").is_file()]
     if run == "latest" and training:
         return max(training, key=_get_age)
     meant = [run] if run in runs else [name for name in runs if run and name.startswith(run)]
     meant = meant or [name for name in runs if run and _get_given_name(name) == run]
+    meant = meant or [name for name in runs if run and _get_given_name(name).startswith(run)]
     if len(meant) == 1:
         return runs[meant[0]]
     if meant:

@@ -1,6 +1,7 @@
 """The entry point: help without heavy imports, and one line with an exit code for every failure."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,10 +9,14 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cnnctl.backends.fast import COMPILER, INSTRUCTION_SETS
 from cnnctl.cli import main as cli_main
+from cnnctl.cli.completion import SHELLS
+from cnnctl.cli.groups import ExampleCommand
 from cnnctl.cli.main import COMMANDS, Stopped, cli
 from cnnctl.errors import (
     BackendError,
@@ -25,6 +30,19 @@ from cnnctl.errors import (
 )
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def list_commands(group: click.Group = cli) -> list[ExampleCommand]:
+    """All that can be run, those of groups among them."""
+    found: list[ExampleCommand] = []
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            found += list_commands(command)
+        else:
+            assert isinstance(command, ExampleCommand), name
+            found.append(command)
+    return found
 
 
 @pytest.fixture
@@ -77,7 +95,75 @@ class TestHelp:
     def test_version(self, run_main: Run) -> None:
         code, out, err = run_main("--version")
         assert (code, err) == (0, "")
-        assert out.startswith("cnnctl ")
+        version, kernels, system = out.splitlines()
+        assert version.startswith("cnnctl ")
+        assert INSTRUCTION_SETS[-1] in kernels
+        assert COMPILER in kernels
+        assert f"numpy {np.__version__}" in system
+
+    @pytest.mark.parametrize("line", [line for command in list_commands() for line in command.examples])
+    def test_examples_are_command_lines_that_click_takes(self, line: str) -> None:
+        args = shlex.split(line.removeprefix('eval "$(').replace(')"', ""), comments=True)
+        args = args[: args.index(">")] if ">" in args else args
+        assert args.pop(0) == "cnnctl"
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            found = command.get_command(click.Context(command), args.pop(0))
+            assert found
+            command = found
+        command.make_context("x", args)
+
+    def test_every_command_shows_an_example_of_itself(self) -> None:
+        for command in list_commands():
+            assert command.examples, command.name
+            assert all(f" {command.name}" in line for line in command.examples)
+
+    def test_examples_are_shown_as_they_are(self, run_main: Run) -> None:
+        code, out, _ = run_main("gradcheck", "--help")
+        assert code == 0
+        assert "\nExamples:\n  cnnctl gradcheck      " in out
+
+
+class TestCompletion:
+    """What the shell's Tab key gets."""
+
+    @pytest.mark.parametrize("shell", SHELLS)
+    def test_a_script_for_each_shell(self, run_main: Run, shell: str) -> None:
+        code, out, err = run_main("completion", shell)
+        assert (code, err) == (0, "")
+        assert f"_CNNCTL_COMPLETE={shell}_complete" in out
+
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            ("cnnctl gr", ["gradcheck"]),
+            ("cnnctl runs s", ["show"]),
+            ("cnnctl train --res", ["--resume"]),
+            ("cnnctl eval 2026", ["20260102-000000-cifar-cccc", "20260101-000000-mnist-aaaa"]),
+            ("cnnctl eval l", ["latest"]),
+            ("cnnctl gradcheck --backend i", ["im2col"]),
+            ("cnnctl data show s", ["shapes"]),
+        ],
+    )
+    def test_words(
+        self,
+        run_main: Run,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        words: str,
+        found: list[str],
+    ) -> None:
+        for name in "20260101-000000-mnist-aaaa", "20260102-000000-cifar-cccc":
+            (tmp_path / "runs" / name).mkdir(parents=True)
+            (tmp_path / "runs" / name / "status.json").write_text("{}")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("_CNNCTL_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+        with pytest.raises(SystemExit):
+            run_main()
+        assert capsys.readouterr().out.split() == [f"plain,{word}" for word in found]
 
 
 class TestUsage:

@@ -251,6 +251,7 @@ class TestFindRun:
             ("20260101", "20260101-000000-mnist-aaaa"),
             ("20260102-000000-m", "20260102-000000-mnist-bbbb"),
             ("cifar", CIFAR),
+            ("ci", CIFAR),
             ("latest", CIFAR),
         ],
     )
@@ -268,6 +269,7 @@ class TestFindRun:
             ("20260101-000000-mnist-aaab", "near: 20260101-000000-mnist-aaaa"),
             ("20270101-000000-no-run", "neither a run directory nor the name of one under"),
             ("mnist", "could be 20260101-000000-mnist-aaaa, 20260102-000000-mnist-bbbb"),
+            ("mn", "could be 20260101-000000-mnist-aaaa, 20260102-000000-mnist-bbbb"),
             ("latst", "near: latest"),
             ("mnits", "near: mnist"),
             ("", "runs there: 3"),

@@ -3,6 +3,6 @@
 These files validate, allocate and translate layouts; every number is computed in `ext/`.
 """
 
-from cnnctl.backends.fast.backend import INSTRUCTION_SETS, FastBackend
+from cnnctl.backends.fast.backend import COMPILER, INSTRUCTION_SETS, FastBackend
 
-__all__ = ["INSTRUCTION_SETS", "FastBackend"]
+__all__ = ["COMPILER", "INSTRUCTION_SETS", "FastBackend"]

@@ -49,6 +49,7 @@ from cnnctl.geometry import Window
 
 INSTRUCTION_SETS: tuple[str, ...] = tuple(_kernels.instruction_sets())
 """What this processor can run, the best one last."""
+COMPILER: str = _kernels.compiler()
 UPDATES = ("none", "sgd", "adam", "adagrad", "rmsprop", "adamax", "lion")
 """In the order of `update_kind` in kernels.h."""
 
