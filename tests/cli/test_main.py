@@ -2,8 +2,6 @@
 
 import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -67,19 +65,6 @@ class TestHelp:
         assert result.exit_code == 0
         for name, (_, _, line) in COMMANDS.items():
             assert any(name in shown and line in shown for shown in result.output.splitlines())
-
-    def test_it_imports_nothing_heavy(self) -> None:
-        script = (
-            "import sys\nfrom cnnctl.cli.main import main\ncode = main(['--help'])\n"
-            "heavy = {'numpy', 'pydantic', 'yaml', 'rich', 'tqdm', 'PIL', 'safetensors'}\n"
-            "sys.exit(repr(heavy & set(sys.modules)) if code or heavy & set(sys.modules) else 0)"
-        )
-        root = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(root)}
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, "")
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_every_command_is_there(self, name: str) -> None:
