@@ -48,6 +48,7 @@ bench.add_command(naive_vs_fast)
 
 
 @bench.command(
+    short_help="Measure multiply-adds and memory bandwidth.",
     examples=(
         "cnnctl bench roofline",
         "cnnctl bench roofline --dtype float64 --seconds 20",
@@ -73,6 +74,7 @@ def roofline(dtype: str, seconds: float, as_json: bool) -> None:
 
 
 @bench.command(
+    short_help="Time each operation of a network's step.",
     examples=(
         "cnnctl bench ops configs/cifar10_vgg.yaml",
         "cnnctl bench ops configs/cifar10_vgg.yaml --synthetic --threads 1 --isa x86-64-v3",
@@ -124,6 +126,7 @@ def ops(
 
 
 @bench.command(
+    short_help="Time whole steps, also beside PyTorch.",
     examples=(
         "cnnctl bench step configs/mnist_simple.yaml --synthetic",
         "cnnctl bench step configs/cifar10_vgg.yaml --peer torch --threads 2",

@@ -63,6 +63,7 @@ def validate(ctx: click.Context, files: tuple[str, ...], overrides: tuple[str, .
 
 
 @config.command(
+    short_help="Print FILE with bases and defaults filled in.",
     examples=(
         "cnnctl config show my.yaml",
         "cnnctl config show my.yaml -o engine.backend=naive --json",

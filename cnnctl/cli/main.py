@@ -168,6 +168,10 @@ def _report(error: BaseException) -> int:
         case click.exceptions.NoArgsIsHelpError():
             display.note(error.format_message())
             return 2
+        case click.MissingParameter(ctx=click.Context() as ctx):
+            usage = ctx.get_usage().replace("Usage:", "usage:")
+            display.error(f"{error.format_message().rstrip('.')}; {usage}")
+            return 2
         case click.ClickException():
             display.error(error.format_message())
             return 2

@@ -37,6 +37,7 @@ COLUMNS = (
 @click.command(
     "naive-vs-fast",
     cls=ExampleCommand,
+    short_help="Time kernels beside the loops, parity first.",
     examples=(
         "cnnctl bench naive-vs-fast",
         "cnnctl bench naive-vs-fast --shapes my_shapes.yaml --threads 1 --dtype float64",

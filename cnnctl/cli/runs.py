@@ -116,6 +116,7 @@ def show(run: str, runs_dir: str, as_json: bool) -> None:
 
 
 @runs.command(
+    short_help="Show where runs differ.",
     examples=("cnnctl runs compare latest 20260131-1200",),
 )
 @click.argument("names", nargs=-1, required=True, metavar="RUN RUN...", shell_complete=complete_run)
@@ -195,6 +196,7 @@ def rm(ctx: click.Context, names: tuple[str, ...], yes: bool, runs_dir: str, as_
 
 
 @runs.command(
+    short_help="Follow a run that trains.",
     examples=(
         "cnnctl runs tail                                # the latest",
         "cnnctl runs tail mnist-simple -n 100 --json",

@@ -108,6 +108,10 @@ def train(
     """
     from cnnctl.train import api
 
+    if config is None and resume is None:
+        raise ConfigError(
+            "CONFIG: none is given; `cnnctl config init` writes one, and --resume RUN goes on with a run"
+        )
     if checkpoint and not fork:
         raise ConfigError(f"--checkpoint {checkpoint}: only a fork begins there; add --fork")
     quoted_name = None if name is None else json.dumps(name)

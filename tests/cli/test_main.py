@@ -162,7 +162,7 @@ class TestUsage:
             (["runs", "lst"], "'lst' is not a command; did you mean list?"),
             (["config", "vlidate"], "'vlidate' is not a command; did you mean validate?"),
             (["--vesion"], "No such option"),
-            (["config", "show"], "Missing argument 'FILE'."),
+            (["config", "show"], "Missing argument 'FILE'; usage: cnnctl config show [OPTIONS] FILE"),
             (["config", "show", "a", "b"], "Got unexpected extra argument (b)"),
         ],
     )

@@ -146,7 +146,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("args", "code", "line"),
         [
-            ([], 2, "config: none is given; give a YAML file, or a run to resume"),
+            ([], 2, "CONFIG: none is given; `cnnctl config init` writes one"),
             (["nowhere.yaml"], 2, "nowhere.yaml"),
             (["--resume", "nowhere"], 1, "'nowhere' is neither a run directory nor the name of one"),
         ],
