@@ -233,7 +233,7 @@ def _say_nothing(request: Request) -> Parts:
 
 def _stop_talking(request: Request) -> Parts:
     data = _answer(request, Content_Length=len(request.content))
-    yield data[: request.rng.choice((5, 30, 60, len(data) // 2, len(data) - 1))]
+    yield data[: min(request.rng.choice((5, 30, 60, len(data) // 2, len(data))), len(data) - 1)]
     time.sleep(3 * STALL_S)
 
 
