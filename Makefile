@@ -12,11 +12,11 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 SANITIZED    ?= tests.torture K6
 C_FILES      := $(wildcard ext/*.c ext/*.h)
-PYTHON_FILES := cnnctl tests ext/build_backend.py
+PYTHON_FILES := cnnctl docs tests ext/build_backend.py
 SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build meson.options pyproject.toml \
 	requirements-dev.lock
 
-.PHONY: help train test torture sanitize mutants zoo lint format lock clean
+.PHONY: help train test torture sanitize mutants zoo pictures lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ mutants: $(VENV)/developer ## plant faults, one at a time: every one has to be f
 
 zoo: $(VENV)/developer ## train every shipped config to its end, and write what it reaches: some hours
 	$(BIN)/python -m tests.zoo
+
+pictures: $(VENV)/developer ## record the README's terminal and photograph its report: needs MNIST and a Chromium
+	$(BUILD) -e '.[docs]'
+	$(BIN)/python -m docs.pictures
 
 lint: $(VENV)/developer ## style, types and formatting of Python, Cython and C
 	$(BIN)/ruff check $(PYTHON_FILES)
