@@ -53,20 +53,32 @@ def print_json_line(document: Mapping[str, Any]) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, foldable: bool = True
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, spare: Sequence[str] = ()
 ) -> None:
     """A table on stdout, columns of figures to the right; None is shown as "-".
 
-    On a terminal that is too narrow cells are folded; if they are not `foldable`, it is plain text.
+    On a terminal that is too narrow the `spare` columns go, one after the other; then cells are folded.
     """
     cells = [["-" if cell is None else make_line(str(cell)) for cell in row] for row in rows]
+    if _is_terminal(sys.stdout):
+        columns, cells = _leave_out(spare, columns, cells, get_terminal_size().columns)
     rights = [all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
-    width = sum(max(map(len, column)) + 3 for column in zip(columns, *cells, strict=True))
-    fits = foldable or width <= get_terminal_size().columns
-    if fits and _is_terminal(sys.stdout) and "NO_COLOR" not in os.environ:
+    if _is_terminal(sys.stdout) and "NO_COLOR" not in os.environ:
         _print_rich_table(title, columns, cells, rights)
     else:
         _print_plain_table(title, columns, cells, rights)
+
+
+def _leave_out(
+    spare: Sequence[str], columns: Sequence[str], cells: list[list[str]], width: int
+) -> tuple[list[str], list[list[str]]]:
+    """As few of the spare columns as have to go, in their order, for a table to be that wide."""
+    table = [list(column) for column in zip(columns, *cells, strict=True)]
+    for name in spare:
+        if sum(max(map(len, column)) + 3 for column in table) >= width:  # as rich draws it
+            table = [column for column in table if column[0] != name]
+    head, *rows = (list(row) for row in zip(*table, strict=True))
+    return head, rows
 
 
 def find_picture_room() -> tuple[int, int] | None:

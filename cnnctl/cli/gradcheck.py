@@ -181,7 +181,8 @@ def _print_report(report: "Report", *, grouped: bool) -> None:
             "at",
             "verdict",
         )
-        display.print_table("", columns, [_show_row(row) for row in shown])
+        spare = ("below noise", "kinks", "backend", "at", "shape")
+        display.print_table("", columns, [_show_row(row) for row in shown], spare=spare)
     counts = ", ".join(f"{count:,} {verdict}" for verdict, count in report.verdicts.items())
     display.print_text(f"{display.format_count(len(report.rows), 'tensor')}: {counts}")
 

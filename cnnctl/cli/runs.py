@@ -70,7 +70,7 @@ def list_(runs_dir: str, as_json: bool) -> None:
         for run in found
     ]
     columns = ("run", "state", "epochs", "steps", "best", "last", "test", "seconds", "accuracy")
-    display.print_table("", columns, rows, foldable=False)
+    display.print_table("", columns, rows, spare=("last", "seconds", "steps", "accuracy", "epochs"))
 
 
 @runs.command(

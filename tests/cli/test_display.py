@@ -77,20 +77,35 @@ class TestTable:
         assert "[b]loss" in shown
         assert "[red]train" in shown
 
-    @pytest.mark.parametrize(("columns", "is_plain"), [("36", True), ("37", False)])
-    def test_what_is_not_foldable_is_plain_where_it_does_not_fit(
+    @pytest.mark.parametrize(
+        ("columns", "left"),
+        [
+            ("38", ["split", "loss", "accuracy", "images"]),
+            ("37", ["split", "loss", "accuracy"]),
+            ("29", ["split", "loss", "accuracy"]),
+            ("28", ["split", "accuracy"]),
+        ],
+    )
+    def test_spare_columns_go_where_there_is_no_room_for_them(
         self,
         on_terminal: Callable[[], Capture],
         monkeypatch: pytest.MonkeyPatch,
         columns: str,
-        is_plain: bool,
+        left: list[str],
     ) -> None:
         terminal = on_terminal()
         monkeypatch.setenv("COLUMNS", columns)
-        display.print_table("Scores", ("split", "loss", "accuracy", "images"), ROWS, foldable=False)
-        shown = terminal.readouterr().out
-        assert (shown == self.PLAIN) == is_plain
-        assert all(word in shown for word in ("train", "0.1234", "98.73 %", "60,000"))
+        monkeypatch.setenv("NO_COLOR", "1")
+        head = ("split", "loss", "accuracy", "images")
+        display.print_table("", head, ROWS, spare=("images", "loss"))
+        shown, *rows = terminal.readouterr().out.splitlines()
+        assert shown.split() == left
+        assert all("98.73 %" in row for row in rows if "train" in row)
+
+    def test_none_goes_off_a_terminal(self, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+        monkeypatch.setenv("COLUMNS", "10")
+        display.print_table("Scores", ("split", "loss", "accuracy", "images"), ROWS, spare=("images", "loss"))
+        assert capsys.readouterr().out == self.PLAIN
 
     def test_without_rows(self, capsys: Capture) -> None:
         display.print_table("", ("a", "b"), [])
