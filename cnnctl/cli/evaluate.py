@@ -13,7 +13,7 @@ import click
 from cnnctl.cli import display
 from cnnctl.cli.groups import ExampleCommand
 from cnnctl.cli.options import checkpoint_option, data_dir_option, json_option, run_argument, runs_dir_option
-from cnnctl.cli.train import Watcher, describe_run
+from cnnctl.cli.watch import Watcher, describe_run
 
 if TYPE_CHECKING:
     from cnnctl.train.api import Examination

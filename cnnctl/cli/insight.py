@@ -21,7 +21,7 @@ from cnnctl.cli.options import (
     runs_dir_option,
 )
 from cnnctl.cli.predict import describe_answer
-from cnnctl.cli.train import Watcher
+from cnnctl.cli.watch import Watcher
 from cnnctl.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import click
 from cnnctl.cli import display
 from cnnctl.cli.groups import ExampleCommand
 from cnnctl.cli.options import PATH, checkpoint_option, json_option, run_argument, runs_dir_option
-from cnnctl.cli.train import Watcher
+from cnnctl.cli.watch import Watcher
 
 if TYPE_CHECKING:
     from cnnctl.train.predict import Prediction

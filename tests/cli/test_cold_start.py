@@ -24,7 +24,7 @@ print(json.dumps(sorted(sys.modules)))
 TRAIN = """
 import json, os, sys
 from cnnctl.cli.main import main
-from cnnctl.cli.train import Watcher
+from cnnctl.cli.watch import Watcher
 def on_step(self, info):
     print(json.dumps(sorted(sys.modules)), flush=True)
     os._exit(0)
