@@ -1,1 +1,1 @@
-"""Checking: gradients against differences. Prints nothing."""
+"""Checking: gradients against differences, operations against the textbook's loops. Prints nothing."""
