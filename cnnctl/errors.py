@@ -25,9 +25,17 @@ class CnnctlError(Exception):
 
 
 class ConfigError(CnnctlError):
-    """A configuration, option or argument is not usable. Exit code 2."""
+    """A configuration, option or argument is not usable. Exit code 2.
+
+    Attributes:
+        problems: a line for each thing that is wrong; the first of them is the message.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *more: str) -> None:
+        super().__init__(message)
+        self.problems = tuple(make_line(problem) for problem in (message, *more))
 
 
 class ShapeError(CnnctlError, ValueError):

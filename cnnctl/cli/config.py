@@ -41,7 +41,10 @@ def config() -> None:
 @json_option
 @click.pass_context
 def validate(ctx: click.Context, files: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check each FILE; exit code 2 if one does not hold."""
+    """Check each FILE; exit code 2 if one does not hold.
+
+    Tells all that is wrong, a line each; the values of a section are looked at once its keys are right.
+    """
     from cnnctl.config import load_config
 
     reports: list[dict[str, Any]] = []
@@ -49,11 +52,12 @@ def validate(ctx: click.Context, files: tuple[str, ...], overrides: tuple[str, .
         try:
             loaded = load_config(file, overrides)
         except ConfigError as error:
-            reports.append({"file": file, "ok": False, "error": str(error)})
+            reports.append({"file": file, "ok": False, "error": str(error), "errors": list(error.problems)})
             if not as_json:
-                display.error(str(error))
+                for problem in error.problems:
+                    display.error(problem)
         else:
-            reports.append({"file": file, "ok": True, "error": None})
+            reports.append({"file": file, "ok": True, "error": None, "errors": []})
             if not as_json:
                 display.print_text(f"{file}: ok ({_summarize(loaded)})")
     if as_json:

@@ -6,6 +6,7 @@ error context, to be put behind the field's place by `load`. Names no field of a
 """
 
 from collections.abc import Callable, Mapping
+from inspect import isclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -51,6 +52,17 @@ def accept(expected: str) -> WrapValidator:
 def choose(literal: Any) -> WrapValidator:
     """Say which words are known in place of whatever pydantic would say."""
     return explain(lambda value: f"known; {describe_alternatives(value, get_args(literal))}")
+
+
+def list_of(items: str) -> BeforeValidator:
+    """Refuse what is no list before pydantic looks into it; what is wrong with an item, its own words say."""
+
+    def validate(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise refuse(f": {show_value(value)} is not usable; give a list of {items}")
+        return value
+
+    return BeforeValidator(validate)
 
 
 Count = Annotated[int, Field(ge=1), accept("an integer of at least 1")]
@@ -104,17 +116,39 @@ class Section(BaseModel):
         if not isinstance(value, Mapping):
             known = f"a mapping of {', '.join(fields)}"
             raise refuse(f": {show_value(value)} is not usable; give {known}")
-        for key in value:
-            if key not in fields:
-                raise refuse(f" is not known; {describe_alternatives(key, fields)}", key, kind="key")
-        for key, field in fields.items():
-            if field.is_required() and key not in value:
-                raise refuse(f" is missing ({field.description})", key)
+        problems = [
+            *(
+                refuse(f" is not known; {cls._suggest(key)}", key, kind="key")
+                for key in value
+                if key not in fields
+            ),
+            *(
+                refuse(f" is missing ({field.description})", key)
+                for key, field in fields.items()
+                if field.is_required() and key not in value
+            ),
+        ]
+        if problems:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [{"type": problem, "input": value} for problem in problems]
+            )
         return value
+
+    @classmethod
+    def _suggest(cls, key: Any) -> str:
+        """The tail of an error line: the sections that have this very key, or keys of this one."""
+        owners = [name for name, field in cls.model_fields.items() if _has_field(field.annotation, key)]
+        if owners:
+            return f"did you mean {' or '.join(f'{owner}.{key}' for owner in owners)}?"
+        return describe_alternatives(key, cls.model_fields)
 
     @classmethod
     def _unwrap(cls, value: Any) -> Any:
         return value
+
+
+def _has_field(hint: Any, key: Any) -> bool:
+    return isclass(hint) and issubclass(hint, Section) and key in hint.model_fields
 
 
 class Kind(Section):

@@ -1,7 +1,7 @@
 """From a file, or a mapping, to a `RunConfig`: inheritance, file names, overrides, schema.
 
 `base: other.yaml` inherits: mappings merge, everything else replaces, and so does another
-kind of optimizer, schedule or initializer. `-o a.b=value` is merged the same way, on top. A network
+kind of optimizer, schedule, loss or initializer. `-o a.b=value` is merged the same way, on top. A network
 given as a file name is read in, and a data path made absolute, so that a config stands
 for itself. Raises ConfigError, one line that begins with the place, and nothing else.
 """
@@ -24,7 +24,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_CHAIN = 8
 """Files that name one another, one after the other."""
-CHOICES = frozenset({"optimizer", "schedule", "init"})
+CHOICES = frozenset({"optimizer", "schedule", "loss", "init"})
 """Keys whose value is one key, the kind, over its settings."""
 
 
@@ -119,7 +119,7 @@ def _bind_files(tree: Node, folder: str, above: tuple[str, ...] = ()) -> Node:
         tree = _merge(tree, _nest(["network"], read))
     data = tree.child("data")
     path = data.child("path") if data else None
-    if path is not None and isinstance(path.value, str):
+    if path is not None and path.value and isinstance(path.value, str):  # '' is for the schema to refuse
         absolute = os.path.abspath(os.path.join(folder, os.path.expanduser(path.value)))
         tree = _merge(tree, _nest(["data", "path"], replace(path, value=absolute)))
     return tree
@@ -185,12 +185,12 @@ def _validate(tree: Node) -> RunConfig:
 
 
 def validate_tree(tree: Node, model: type[Model]) -> Model:
-    """What a document says as that model. Raises ConfigError, one line that begins with the place."""
+    """What a document says as that model. Raises ConfigError, a line for each problem, first the place."""
     try:
         return model.model_validate(tree.to_data())
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-    raise ConfigError(describe_problem(details[0], tree))
+    raise ConfigError(*(describe_problem(problem, tree) for problem in details))
 
 
 def describe_problem(error: ErrorDetails, tree: Node) -> str:

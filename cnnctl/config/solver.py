@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from cnnctl.config.fields import (
     Count,
@@ -17,6 +17,7 @@ from cnnctl.config.fields import (
     accept,
     choose,
     kind_of,
+    list_of,
     one_of,
     refuse,
 )
@@ -154,7 +155,7 @@ class MultiStepConfig(Kind):
     kind: ClassVar[str] = "multistep"
     shorthand: ClassVar[str | None] = "epochs"
 
-    epochs: Annotated[tuple[NotNegative, ...], Field(strict=False)] = Field(
+    epochs: Annotated[tuple[NotNegative, ...], Field(strict=False), list_of("epochs")] = Field(
         description="when, in epochs from the start, in ascending order; may be fractions"
     )
     gamma: Positive = Field(default=0.1, description="what each multiplies the learning rate by, above 0")
@@ -267,15 +268,7 @@ class GroupConfig(Section):
 
 
 Monitor = Literal["accuracy", "loss"]
-
-
-def _check_accuracy(accuracy: float) -> float:
-    if accuracy > 1:
-        raise ValueError(accuracy)
-    return accuracy
-
-
-TargetAccuracy = Annotated[Positive, AfterValidator(_check_accuracy), accept("a number above 0, at most 1")]
+TargetAccuracy = Annotated[float, Field(gt=0, le=1), accept("a number above 0, at most 1")]
 
 
 class EarlyStoppingConfig(Section):
@@ -322,8 +315,11 @@ class SolverConfig(Section):
         default=0.0,
         description="adds 0.5 l2 (sum of squared weights, biases excepted) to the loss, at least 0",
     )
-    groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)] = Field(
-        default=(), description="parameters with settings of their own; the first group that matches counts"
+    groups: Annotated[tuple[GroupConfig, ...], Field(strict=False), list_of("groups, each with a match")] = (
+        Field(
+            default=(),
+            description="parameters with settings of their own; the first group that matches counts",
+        )
     )
     accumulate: Count = Field(default=1, description="batches a step (an update), at least 1")
     clip_value: Positive | None = Field(

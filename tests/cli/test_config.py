@@ -42,6 +42,14 @@ class TestValidate:
         assert (code, err) == (2, f"cnnctl: error: {BAD_LINE}\n")
         assert out.startswith("good.yaml: ok")
 
+    def test_all_that_is_wrong_is_told(self, run_main: Run, folder: Path) -> None:
+        (folder / "bad.yaml").write_text(RUN_YAML.replace("adam", "adm").replace("epochs: 1", "epochs: 0"))
+        reason = "bad.yaml:3:34: solver.epochs: 0 is not usable; give an integer of at least 1"
+        code, out, err = run_main("config", "validate", "bad.yaml")
+        assert (code, out, err) == (2, "", f"cnnctl: error: {BAD_LINE}\ncnnctl: error: {reason}\n")
+        report = json.loads(run_main("config", "validate", "bad.yaml", "--json")[1])["files"][0]
+        assert report["errors"] == [BAD_LINE, reason]
+
     def test_overrides_are_checked(self, run_main: Run) -> None:
         assert run_main("config", "validate", "bad.yaml", "-o", "solver.optimizer=sgd")[0] == 0
         code, out, err = run_main("config", "validate", "good.yaml", "-o", "solver.epoch=2")
@@ -55,8 +63,8 @@ class TestValidate:
             "schema": 1,
             "command": "config validate",
             "files": [
-                {"file": "good.yaml", "ok": True, "error": None},
-                {"file": "bad.yaml", "ok": False, "error": BAD_LINE},
+                {"file": "good.yaml", "ok": True, "error": None, "errors": []},
+                {"file": "bad.yaml", "ok": False, "error": BAD_LINE, "errors": [BAD_LINE]},
             ],
         }
 

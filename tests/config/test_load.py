@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnctl.config import RunConfig, config_from_dict, config_to_dict, dump_config, load_config
-from cnnctl.config.network import GaussianConfig, HeConfig
+from cnnctl.config.network import GaussianConfig, HeConfig, HingeConfig
 from cnnctl.config.solver import AdamConfig, SGDConfig
+from cnnctl.errors import ConfigError
 
 Refusal = Callable[..., str]
 
@@ -191,6 +192,11 @@ class TestInheritance:
         (folder / "child.yaml").write_text(f"base: run.yaml\nsolver: {{optimizer: {optimizer}}}\n")
         assert load_config("child.yaml").solver.optimizer == expected
 
+    def test_a_loss_of_another_kind_replaces(self, folder: Path) -> None:
+        extend("networks/one.yaml", "loss: {softmax: {smoothing: 0.1}}\n")
+        (folder / "child.yaml").write_text("base: run.yaml\nnetwork: {loss: {hinge: 2}}\n")
+        assert load_config("child.yaml").network.loss == HingeConfig(margin=2.0)
+
     def test_a_network_inherits_too(self, folder: Path) -> None:
         (folder / "networks/two.yaml").write_text("base: one.yaml\ninit: he\n")
         network = load_config("run.yaml", ["network=networks/two.yaml"]).network
@@ -289,6 +295,10 @@ class TestOverrides:
                 "-o network.layers.0.conv.filters=3: network.layers is a list; give all",
             ),
             ("base=run.yaml", "-o base=run.yaml: base is not known; known: name, data"),
+            ("epochs=3", "-o epochs=3: epochs is not known; did you mean solver.epochs?"),
+            ("seed=3", "-o seed=3: seed is not known; did you mean data.seed or engine.seed?"),
+            ("flip=true", "-o flip=true: flip is not known; known: name, data"),
+            ("data.flip=true", "-o data.flip=true: data.flip is not known; did you mean augment.flip?"),
             ("solver.epochs=[1", "-o solver.epochs=[1: not YAML: "),
             ("solver.epochs", "-o solver.epochs: not key=value; give for example solver.epochs=3"),
             ("=3", "-o =3: not key=value"),
@@ -298,6 +308,35 @@ class TestOverrides:
     )
     def test_it_is_refused(self, folder: Path, override: str, line: str, refusal: Refusal) -> None:
         assert refusal(load_config, "run.yaml", [override]).startswith(line)
+
+
+class TestAllProblems:
+    """An error tells the first; the others go with it."""
+
+    def test_several_in_a_file(self, folder: Path) -> None:
+        text = (folder / "run.yaml").read_text().replace("mnist", "mnits").replace("epochs: 3", "epochs: 0")
+        (folder / "run.yaml").write_text(text + "  l3: 1\n  batches: 2\nseed: 1\n")
+        with pytest.raises(ConfigError) as caught:
+            load_config("run.yaml")
+        assert caught.value.problems == (
+            "run.yaml:11:1: seed is not known; did you mean data.seed or engine.seed?",
+        )
+        (folder / "run.yaml").write_text(text + "  l3: 1\n  batches: 2\n")
+        with pytest.raises(ConfigError) as caught:
+            load_config("run.yaml")
+        places = [problem.partition("; ")[0] for problem in caught.value.problems]
+        assert places == [
+            "run.yaml:3:12: data.dataset: 'mnits' is not known",
+            "run.yaml:9:3: solver.l3 is not known",
+            "run.yaml:10:3: solver.batches is not known",
+        ]
+        assert str(caught.value) == caught.value.problems[0]
+
+    def test_one(self, folder: Path) -> None:
+        (folder / "run.yaml").write_text("base: no.yaml\n")
+        with pytest.raises(ConfigError) as caught:
+            load_config("run.yaml")
+        assert caught.value.problems == (str(caught.value),)
 
 
 class TestDump:

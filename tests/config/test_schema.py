@@ -123,6 +123,7 @@ def test_every_field_is_described(section: type[BaseModel]) -> None:
             None,
             "null is not known; known: mnist, fashion-mnist, cifar10, folder, npz, shapes",
         ),
+        ("data.path", "", "'' is not usable; give a path"),
         ("data.train", 0, "0 is not usable; give an integer of at least 1"),
         ("data.validation", -1, "-1 is not usable; give an integer of at least 0"),
         ("data.validation", 1.0, "1.0 is not usable"),
@@ -162,6 +163,8 @@ def test_every_field_is_described(section: type[BaseModel]) -> None:
         ("solver.checkpoints.minutes", 0, "0 is not usable; give a number above 0"),
         ("solver.max_minutes", 0, "0 is not usable; give a number above 0"),
         ("solver.stop_at", 1.5, "1.5 is not usable; give a number above 0, at most 1"),
+        ("solver.groups", 3, "3 is not usable; give a list of groups, each with a match"),
+        ("solver.groups", {"match": "x"}, '{"match": "x"} is not usable; give a list of groups'),
         ("solver.monitor", "f1", "'f1' is not known; known: accuracy, loss"),
         ("solver.early_stopping.patience", 0, "0 is not usable; give an integer of at least 1"),
         ("engine.backend", "fats", "'fats' is not known; did you mean fast?"),
@@ -569,6 +572,10 @@ class TestSchedule:
             ("cosin", "solver.schedule: 'cosin' is not known; did you mean cosine?"),
             ("step", "solver.schedule.step.epochs is missing (epochs between steps down"),
             ({"step": 0}, "solver.schedule.step.epochs: 0 is not usable; give a number above 0"),
+            (
+                {"multistep": 3},
+                "solver.schedule.multistep.epochs: 3 is not usable; give a list of epochs",
+            ),
             (
                 {"multistep": [2, 1]},
                 "solver.schedule.multistep.epochs: [2.0, 1.0] is not in ascending order",
