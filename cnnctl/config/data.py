@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from cnnctl.config.fields import (
     Count,
@@ -10,7 +10,6 @@ from cnnctl.config.fields import (
     Extent,
     Flag,
     Fraction,
-    NotNegative,
     PathText,
     Section,
     Seed,
@@ -31,16 +30,12 @@ def _check_channels(channels: int) -> int:
     return channels
 
 
-Channels = Annotated[int, AfterValidator(_check_channels), accept("1 (grey) or 3 (RGB)")]
+Channels = Annotated[
+    int, AfterValidator(_check_channels), accept("1 (grey) or 3 (RGB)"), WithJsonSchema({"enum": [1, 3]})
+]
 
 
-def _check_mixup(mixup: float) -> float:
-    if mixup > 1:
-        raise ValueError(mixup)
-    return mixup
-
-
-Mixup = Annotated[NotNegative, AfterValidator(_check_mixup), accept("a number of at least 0 and at most 1")]
+Mixup = Annotated[float, Field(ge=0, le=1), accept("a number of at least 0 and at most 1")]
 
 
 class AugmentConfig(Section):

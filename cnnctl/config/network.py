@@ -322,7 +322,7 @@ class ResidualConfig(LayerConfig):
     kind: ClassVar[str] = "residual"
 
     layers: Annotated[tuple["Layer", ...], BeforeValidator(_check_layers)] = Field(
-        description="the main branch, at least one layer"
+        description="the main branch, at least one layer", json_schema_extra={"minItems": 1}
     )
     shortcut: Annotated[tuple["Layer", ...], BeforeValidator(_check_shortcut)] = Field(
         default=(), description="the other branch; without layers it is the input itself"
@@ -423,7 +423,7 @@ class NetworkConfig(Section):
     """Layers in a row, then a loss."""
 
     layers: Annotated[tuple[Layer, ...], BeforeValidator(_check_layers)] = Field(
-        description="the layers in order, at least one"
+        description="the layers in order, at least one", json_schema_extra={"minItems": 1}
     )
     loss: LossChoice = Field(
         default=SoftmaxConfig(), description="softmax cross-entropy, hinge or squared_error"
