@@ -49,7 +49,8 @@ SECTIONS = {
         "selftest": ("cnnctl.cli.selftest", "selftest", "Check this installation, in a minute."),
     },
     "Set up": {
-        "config": ("cnnctl.cli.config", "config", "Check configs and show them resolved."),
+        "config": ("cnnctl.cli.config", "config", "Write configs, check them, show them resolved."),
+        "schema": ("cnnctl.cli.schema", "schema", "Print the JSON Schema of configs, for editors."),
         "data": ("cnnctl.cli.data", "data", "List, fetch, verify, import and show data sets."),
         "info": ("cnnctl.cli.info", "info", "Show CPU, threads, versions and build."),
         "completion": ("cnnctl.cli.completion", "completion", "Let the shell complete commands and names."),

@@ -6,6 +6,7 @@ brings. Says of each value what the models say of it; what has to hold between v
 the filters, a name given once) is left to them, and so is 1.0 where an integer is wanted: to JSON it is one.
 """
 
+import json
 from inspect import cleandoc, isclass
 from typing import Annotated, Any, get_args, get_origin
 
@@ -42,6 +43,20 @@ def create_network_schema() -> Json:
 
 SCHEMAS = {"run": create_run_schema, "network": create_network_schema}
 """What there is a schema of."""
+
+
+FILES = {"run": "cnnctl.schema.json", "network": "cnnctl-network.schema.json"}
+"""What its file is called, beside the files that it is the schema of."""
+
+
+def dump_schema(schema: Json) -> str:
+    """As its file holds it."""
+    return json.dumps(schema, indent=1, allow_nan=False) + "\n"
+
+
+def name_schema(file: str) -> str:
+    """The line at the top of a YAML file by which editors find that schema beside it."""
+    return f"# yaml-language-server: $schema={file}\n"
 
 
 def _finish(title: str, name: str, whole: Json, definitions: Json) -> Json:

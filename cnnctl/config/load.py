@@ -87,6 +87,12 @@ def dump_config(config: RunConfig) -> str:
     return dump_yaml(config_to_dict(config))
 
 
+def read_tree(path: str) -> dict[str, Any]:
+    """What a file says, with what it inherits and the network's file in it; not checked."""
+    tree: dict[str, Any] = _read_tree(path).to_data()
+    return tree
+
+
 def _read_tree(path: str, named_by: str = "", above: tuple[str, ...] = ()) -> Node:
     tree = read_yaml(path, named_by)
     folder, identity = os.path.dirname(path), os.path.realpath(path)

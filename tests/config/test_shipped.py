@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from cnnctl.config import load_config
+from cnnctl.config import load_config, shipped
+from cnnctl.config.json_schema import FILES, SCHEMAS, dump_schema, name_schema
 from cnnctl.config.network import ConvConfig, GaussianConfig, LinearConfig
+from cnnctl.config.shipped import find_configs
 from cnnctl.config.solver import AdamConfig
+from cnnctl.errors import DataError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = sorted(file.name for file in CONFIGS.glob("*.yaml"))
@@ -34,8 +37,27 @@ def test_a_network_is_used(name: str) -> None:
 
 @pytest.mark.parametrize("file", [*RUNS, *(f"networks/{name}" for name in NETWORKS)])
 def test_a_file_begins_with_what_it_is_and_where_it_comes_from(file: str) -> None:
-    lines = (CONFIGS / file).read_text().splitlines()
+    first, *lines = (CONFIGS / file).read_text().splitlines(keepends=True)
+    assert first == name_schema(FILES["network" if "/" in file else "run"])
     assert all(line.startswith("# ") for line in lines[:2])
+
+
+@pytest.mark.parametrize(("of", "folder"), [("run", ""), ("network", "networks")])
+def test_a_schema_is_current(of: str, folder: str) -> None:
+    """After a change to a field: cnnctl schema --force --output FILE, and schema network."""
+    assert (CONFIGS / folder / FILES[of]).read_text() == dump_schema(SCHEMAS[of]())
+
+
+def test_they_are_found_in_a_checkout() -> None:
+    assert find_configs() == CONFIGS
+
+
+def test_they_are_found_beside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "PACKAGE", tmp_path / "cnnctl")
+    with pytest.raises(DataError, match="came without its configs"):
+        find_configs()
+    (tmp_path / "cnnctl/configs/networks").mkdir(parents=True)
+    assert find_configs() == tmp_path / "cnnctl/configs"
 
 
 @pytest.mark.parametrize(
