@@ -17,7 +17,7 @@ from time import monotonic
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from cnnctl.errors import escape, make_line
+from cnnctl.errors import describe_alternatives, escape, make_line
 from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo, Summary
 
 if TYPE_CHECKING:
@@ -147,6 +147,41 @@ def ask(question: str) -> bool:
     """Whether a question on stderr is answered with yes on stdin; no answer is a no."""
     print(f"{make_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin is not None and sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def can_ask() -> bool:
+    """Whether somebody sits there who sees a question and can answer it."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def ask_text(question: str, default: str = "") -> str:
+    """What is typed on stdin at a question on stderr. Raises click.Abort where nobody answers."""
+    from click import Abort
+
+    suggestion = f" [{default}]" if default else ""
+    while True:
+        print(f"{make_line(question)}{suggestion}: ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            note("")
+            raise Abort
+        if answer := line.strip() or default:
+            return answer
+
+
+def ask_choice(question: str, options: Mapping[str, str], default: str) -> str:
+    """One of the options, each with a remark, by its name or number; asked again until it is one."""
+    names, width = list(options), max(map(len, options))
+    note(question)
+    for number, (name, remark) in enumerate(options.items(), 1):
+        note(f"{number:3}. {name.ljust(width)}  {make_line(remark)}")
+    while True:
+        answer = ask_text("Name or number", default)
+        if answer in options:
+            return answer
+        if answer.isdecimal() and 1 <= int(answer) <= len(names):
+            return names[int(answer) - 1]
+        note(f"{answer!r} is not one of them; {describe_alternatives(answer, names)}")
 
 
 def warn(message: str) -> None:

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from math import inf
 from typing import Any, NoReturn
 
 import yaml
@@ -114,6 +115,18 @@ def dump_yaml(data: Any) -> str:
     return yaml.dump(
         data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110
     )
+
+
+def dump_line(data: Any) -> str:
+    """The same on one line, however much it is.
+
+    >>> dump_line({"adam": {"lr": 0.001}}), dump_line(None)
+    ('{adam: {lr: 0.001}}', 'null')
+    """
+    text = yaml.dump(
+        data, Dumper=_Dumper, sort_keys=False, default_flow_style=True, allow_unicode=True, width=inf
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def show_value(value: object) -> str:

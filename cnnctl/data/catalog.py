@@ -58,6 +58,7 @@ class Entry:
         mirrors: the URLs that a file's name is appended to, best first.
         forms: those it can be read in, best first.
         other_sums: SHA-256 of official files that are read but not downloaded.
+        image_shape: (C, H, W); None when the images bring it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Entry:
     mirrors: tuple[str, ...] = ()
     forms: tuple[Form, ...] = ()
     other_sums: dict[str, str] = field(default_factory=dict)
+    image_shape: tuple[int, int, int] | None = None
 
     def check_file(self, path: Path) -> FileState:
         """How a file's SHA-256 compares with the official one."""
@@ -134,7 +136,7 @@ def _define_mnist(
     kinds = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     files = tuple(RemoteFile(f"{kind}-ubyte.gz", *entry) for kind, entry in zip(kinds, sums, strict=True))
     form = Form(name, tuple(file.name for file in files))
-    return Entry(name, description, classes, files, mirrors, (form,))
+    return Entry(name, description, classes, files, mirrors, (form,), image_shape=(1, 28, 28))
 
 
 def _define_cifar10() -> Entry:
@@ -157,6 +159,7 @@ def _define_cifar10() -> Entry:
         ("https://www.cs.toronto.edu/~kriz/",),
         tuple(Form(folder + form.path, form.members) for folder, form in product(("cifar10/", ""), forms)),
         {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
+        (3, 32, 32),
     )
 
 
@@ -200,7 +203,12 @@ CATALOG = {
         _define_cifar10(),
         Entry("folder", "images of yours: a folder with one subfolder a class"),
         Entry("npz", "arrays of yours: x_train, y_train, x_test and y_test in a .npz file"),
-        Entry("shapes", "14,000 shapes drawn on the spot, 32x32 RGB; needs no files", CLASSES),
+        Entry(
+            "shapes",
+            "14,000 shapes drawn on the spot, 32x32 RGB; needs no files",
+            CLASSES,
+            image_shape=(3, SIDE, SIDE),
+        ),
     )
 }
 
