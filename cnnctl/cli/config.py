@@ -49,7 +49,9 @@ def config() -> None:
     shell_complete=complete_dataset,
     help="A data set, as `data list` names it.  [default: shapes]",
 )
-@click.option("--path", type=PATH, metavar="PATH", help="The folder of images or .npz file, for folder and npz.")
+@click.option(
+    "--path", type=PATH, metavar="PATH", help="The folder of images or .npz file, for folder and npz."
+)
 @click.option("--stdout", "to_stdout", is_flag=True, help="Print it, as with - for FILE; write nothing.")
 @force_option
 @json_option

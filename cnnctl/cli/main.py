@@ -173,6 +173,9 @@ def _report(error: BaseException) -> int:
             usage = ctx.get_usage().replace("Usage:", "usage:")
             display.error(f"{error.format_message().rstrip('.')}; {usage}")
             return 2
+        case click.NoSuchOption():
+            display.error(_suggest_override(error) or error.format_message())
+            return 2
         case click.ClickException():
             display.error(error.format_message())
             return 2
@@ -197,6 +200,20 @@ def _report(error: BaseException) -> int:
         case _:
             display.internal_error(error, traceback=os.environ.get("CNNCTL_DEBUG") == "1")
             return 1
+
+
+def _suggest_override(error: click.NoSuchOption) -> str | None:
+    """An error line for what is no option but a field of the config, where those can be overridden."""
+    command = error.ctx.command if error.ctx else None
+    if not command or not any("-o" in parameter.opts for parameter in command.params):
+        return None
+    from cnnctl.config import RunConfig
+
+    places = RunConfig.find_places(error.option_name.lstrip("-").replace("-", "_"))
+    overrides = " or ".join(f"-o {place}=..." for place in places)
+    return (
+        f"No such option {error.option_name!r}; for the config's field give {overrides}" if places else None
+    )
 
 
 def _give_up_output() -> None:

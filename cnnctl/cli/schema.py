@@ -6,12 +6,17 @@ Prints a JSON Schema or writes it to a file; checks no config itself: `config va
 import click
 
 from cnnctl.cli import display
+from cnnctl.cli.groups import ExampleCommand
 from cnnctl.cli.new_file import force_option, write_new_file
+from cnnctl.cli.options import PATH
 
 
-@click.command()
+@click.command(
+    cls=ExampleCommand,
+    examples=("cnnctl schema --output cnnctl.schema.json", "cnnctl schema network"),
+)
 @click.argument("of", type=click.Choice(["run", "network"]), default="run", metavar="[run|network]")
-@click.option("--output", metavar="FILE", help="Write it there in place of printing it.")
+@click.option("--output", type=PATH, metavar="FILE", help="Write it there in place of printing it.")
 @force_option
 def schema(of: str, output: str | None, force: bool) -> None:
     """Print the JSON Schema of a run's config, or of a network in a file of its own.

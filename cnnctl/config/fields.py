@@ -137,10 +137,16 @@ class Section(BaseModel):
     @classmethod
     def _suggest(cls, key: Any) -> str:
         """The tail of an error line: the sections that have this very key, or keys of this one."""
+        places = cls.find_places(key)
+        return (
+            f"did you mean {' or '.join(places)}?" if places else describe_alternatives(key, cls.model_fields)
+        )
+
+    @classmethod
+    def find_places(cls, key: Any) -> list[str]:
+        """Where this very key stands one level below, as "solver.epochs"."""
         owners = [name for name, field in cls.model_fields.items() if _has_field(field.annotation, key)]
-        if owners:
-            return f"did you mean {' or '.join(f'{owner}.{key}' for owner in owners)}?"
-        return describe_alternatives(key, cls.model_fields)
+        return [f"{owner}.{key}" for owner in owners]
 
     @classmethod
     def _unwrap(cls, value: Any) -> Any:

@@ -75,7 +75,10 @@ class TestValidate:
 
     def test_a_file_is_needed(self, run_main: Run) -> None:
         code, _, err = run_main("config", "validate")
-        assert (code, err) == (2, "cnnctl: error: Missing argument 'FILE...'.\n")
+        assert (code, err) == (
+            2,
+            "cnnctl: error: Missing argument 'FILE...'; usage: cnnctl config validate [OPTIONS] FILE...\n",
+        )
 
 
 class TestShow:

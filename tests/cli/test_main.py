@@ -162,6 +162,15 @@ class TestUsage:
             (["runs", "lst"], "'lst' is not a command; did you mean list?"),
             (["config", "vlidate"], "'vlidate' is not a command; did you mean validate?"),
             (["--vesion"], "No such option"),
+            (
+                ["train", "--epochs", "3"],
+                "No such option '--epochs'; for the config's field give -o solver.epochs=...",
+            ),
+            (
+                ["train", "--batch-size=3"],
+                "No such option '--batch-size'; for the config's field give -o solver.b",
+            ),
+            (["train", "--jason"], "No such option '--jason'. Did you mean '--json'?"),
             (["config", "show"], "Missing argument 'FILE'; usage: cnnctl config show [OPTIONS] FILE"),
             (["config", "show", "a", "b"], "Got unexpected extra argument (b)"),
         ],
