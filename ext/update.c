@@ -165,7 +165,7 @@ static real_int adamax_rule(const update_job *job, ptrdiff_t start, ptrdiff_t co
         real g = dw[i] + l2 * w[i];
         real size = (g < 0 ? -g : g) + eps, old = beta2 * u[i];
         m[i] = beta1 * m[i] + one_minus1 * g;
-        u[i] = (size > old) | (size != size) ? size : old; /* NaN wins */
+        u[i] = ((size > old) | (size != size)) ? size : old; /* NaN wins */
         w[i] -= scale1 * m[i] / u[i];
         bits |= bits_of(0 * m[i] + 0 * u[i] + 0 * w[i]);
     }
