@@ -16,10 +16,10 @@ PYTHON_FILES := cnnctl docs tests ext/build_backend.py
 SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build meson.options pyproject.toml \
 	requirements-dev.lock
 
-.PHONY: help train test torture sanitize mutants zoo pictures lint format lock clean
+.PHONY: help train test torture sanitize mutants zoo pictures wheel try-wheel lint format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: $(VENV)/installed ## build, then train the quick-start network
 	$(BIN)/cnnctl train configs/quickstart.yaml
@@ -47,6 +47,13 @@ zoo: $(VENV)/developer ## train every shipped config to its end, and write what 
 pictures: $(VENV)/developer ## record the README's terminal and photograph its report: needs MNIST and a Chromium
 	$(BUILD) -e '.[docs]'
 	$(BIN)/python -m docs.pictures
+
+wheel: $(VENV)/developer ## an sdist, and a wheel made from it alone, in build/dist
+	rm -rf build/dist
+	$(BIN)/python -m build --no-isolation --outdir build/dist
+
+try-wheel: wheel ## use that wheel in a bare environment, without a compiler
+	tests/try_wheel.sh build/dist $(BIN)/python
 
 lint: $(VENV)/developer ## style, types and formatting of Python, Cython and C
 	$(BIN)/ruff check $(PYTHON_FILES)
