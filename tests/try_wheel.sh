@@ -38,6 +38,5 @@ bare python -c 'import cnnctl; print(cnnctl.__version__, cnnctl.__file__)' | gre
 bare cnnctl info --json | bare python -c 'import json, sys; assert json.load(sys.stdin)["kernels"]["built"]'
 bare cnnctl train small.yaml
 bare cnnctl runs show latest
-if bare cnnctl --help | grep -q '^  selftest'; then
-    bare cnnctl selftest
-fi
+bare cnnctl config init my.yaml --json
+bare cnnctl selftest
