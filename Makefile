@@ -50,7 +50,7 @@ pictures: $(VENV)/developer ## record the README's terminal and photograph its r
 
 wheel: $(VENV)/developer ## an sdist, and a wheel made from it alone, in build/dist
 	rm -rf build/dist
-	$(BIN)/python -m build --no-isolation --outdir build/dist
+	$(BIN)/python -m build --no-isolation --skip-dependency-check --outdir build/dist
 
 try-wheel: wheel ## use that wheel in a bare environment, without a compiler
 	tests/try_wheel.sh build/dist $(BIN)/python
