@@ -16,7 +16,7 @@ PYTHON_FILES := cnnctl docs tests ext/build_backend.py
 SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build meson.options pyproject.toml \
 	requirements-dev.lock
 
-.PHONY: help train test torture sanitize mutants zoo pictures wheel try-wheel lint format lock clean
+.PHONY: help train test torture sanitize mutants zoo bench pictures wheel try-wheel lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ wheel: $(VENV)/developer ## an sdist, and a wheel made from it alone, in build/d
 
 try-wheel: wheel ## use that wheel in a bare environment, without a compiler
 	tests/try_wheel.sh build/dist $(BIN)/python
+
+bench: $(VENV)/developer ## measure every speed that the README and docs/engine.md show, and write it there
+	$(BIN)/python -m tests.speed
 
 lint: $(VENV)/developer ## style, types and formatting of Python, Cython and C
 	$(BIN)/ruff check $(PYTHON_FILES)
