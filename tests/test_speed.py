@@ -35,6 +35,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few calls as there may be."""
     monkeypatch.setattr(steps, "LEAD_IN_S", 0.0)
     monkeypatch.setattr(steps, "FEWEST_TURNS", 1)
+    monkeypatch.setattr(steps, "BURSTS", 1)
     monkeypatch.setattr(steps, "find_spec", lambda _: None)
 
 
@@ -144,7 +145,7 @@ def test_steps_are_written_to_the_page_alone(pages, monkeypatch: pytest.MonkeyPa
     assert block.startswith("**A quick look of 0 seconds")
     lines = [line for line in block.splitlines() if line.startswith("|")]
     assert lines[0] == f"| {' | '.join(speed.COLUMNS)} |"
-    assert "| seven loops in Python | 1 of 3 images, 1 of 16 filters |" in block
+    assert "| seven loops in Python | 1/48 |" in block
     assert {line.count("|") for line in lines} == {len(speed.COLUMNS) + 1}
     assert "\n".join(lines) in capsys.readouterr().out
 
@@ -209,7 +210,7 @@ def test_operations_are_tabulated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         *("| prepare", "| conv1+relu1+maxpool1", "| linear1+relu2", "| linear2", "| loss", "| update"),
     ]
-    assert {line.count("|") for line in lines} == {10}
+    assert {line.count("|") for line in lines} == {8}
 
 
 def test_the_roofline_is_tabulated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +299,11 @@ def test_another_part_is_refused(monkeypatch: pytest.MonkeyPatch, capsys) -> Non
         run(monkeypatch, "everything")
     assert error.value.code == 2
     assert "no part 'everything'; there are roofline, steps" in capsys.readouterr().err
+
+
+def test_three_digits_are_shown() -> None:
+    shown = [speed.show_digits(value) for value in (0.01234, 0.1234, 1.234, 12.34, 123.4, 1234.5)]
+    assert shown == ["0.0123", "0.123", "1.23", "12.3", "123", "1,234"]
 
 
 def test_show_leaves_out_what_is_not_there() -> None:

@@ -12,8 +12,10 @@ import argparse
 import os
 import sys
 from contextlib import suppress
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from math import floor, log10
 
 import numpy as np
 
@@ -36,22 +38,28 @@ SECONDS = {"roofline": 10.0, "steps": 60.0, "operations": 20.0}
 QUICK_STEPS = 16
 """Of a network, in a quick look."""
 
-COLUMNS = ("step", "computed", "ms a batch", "quartiles", "GFLOP/s", "% of peak", "% of own", "error")
+COLUMNS = ("step", "part", "time a batch", "quartiles", "GFLOP/s", "% of peak", "% of own", "error")
 
 
 def format_row(row: StepRow, images: int, filters: int) -> list[str]:
     """A line of the steps' tables."""
-    step, ms = row.step, row.batch_ms
-    part = "all" if step.images == images else f"{step.images} of {images} images"
-    if step.filters < filters:
-        part += f", {step.filters} of {filters} filters"
-    form = ",.0f" if ms.median >= 100 else ".2f"
+    step = row.step
+    scale, unit = (1.0, "ms") if row.batch_ms.median < 1000 else (1e-3, "s")
+    q1, middle, q3 = (
+        show_digits(scale * ms) for ms in (row.batch_ms.q1, row.batch_ms.median, row.batch_ms.q3)
+    )
     return [
-        *(step.name, part, show(ms.median, form), f"{show(ms.q1, form)} to {show(ms.q3, form)}"),
+        *(step.name, str(Fraction(step.images * step.filters, images * filters))),
+        *(f"{middle} {unit}", f"{q1}–{q3}"),
         show(row.gflops, ".1f" if row.gflops >= 1 else ".3f"),
         *(show(value, ".0f" if value >= 1 else ".2f") for value in (row.percent, row.own_percent)),
         show(row.error, ".0e"),
     ]
+
+
+def show_digits(value: float) -> str:
+    """Three digits, and more before the point if there are: 0.123, 1.23, 12.3, 1,234."""
+    return f"{value:,.{max(0, 2 - floor(log10(value)))}f}"
 
 
 def choose_rows(rows: list[StepRow]) -> list[StepRow]:

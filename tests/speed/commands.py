@@ -56,13 +56,9 @@ def tabulate_roofline(seconds: float) -> str:
 def tabulate_operations(seconds: float) -> str:
     """The operations of a whole training step, on one thread."""
     document = run_bench("ops", *_name(OPERATIONS), "--threads", 1, "--seconds", seconds)
-    columns = (
-        *("operation", "forward ms", "GFLOP/s", "% of peak", "backward ms", "GFLOP/s", "% of peak"),
-        *("GB/s", "% of step"),
-    )
+    columns = ("operation", "forward ms", "% of peak", "backward ms", "% of peak", "GB/s", "% of step")
     forms = {
-        **{"forward_ms": ".2f", "forward_gflops": ".0f", "forward_percent": ".0f"},
-        **{"backward_ms": ".2f", "backward_gflops": ".0f", "backward_percent": ".0f"},
+        **{"forward_ms": ".2f", "forward_percent": ".0f", "backward_ms": ".2f", "backward_percent": ".0f"},
         **{"gigabytes_per_second": ".1f", "share_percent": ".1f"},
     }
     rows = [[row["name"], *(show(row[key], form) for key, form in forms.items())] for row in document["rows"]]
