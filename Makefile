@@ -16,7 +16,7 @@ PYTHON_FILES := cnnctl docs tests ext/build_backend.py
 SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build meson.options pyproject.toml \
 	requirements-dev.lock
 
-.PHONY: help train test torture sanitize mutants zoo bench pictures wheel try-wheel lint format lock clean
+.PHONY: help train test torture sanitize mutants zoo bench docs pictures wheel try-wheel lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,6 @@ zoo: $(VENV)/developer ## train every shipped config to its end, and write what 
 	$(BIN)/python -m tests.zoo
 
 pictures: $(VENV)/developer ## record the README's terminal and photograph its report: needs MNIST and a Chromium
-	$(BUILD) -e '.[docs]'
 	$(BIN)/python -m docs.pictures
 
 wheel: $(VENV)/developer ## an sdist, and a wheel made from it alone, in build/dist
@@ -57,6 +56,9 @@ try-wheel: wheel ## use that wheel in a bare environment, without a compiler
 
 bench: $(VENV)/developer ## measure every speed that the README and docs/engine.md show, and write it there
 	$(BIN)/python -m tests.speed
+
+docs: $(VENV)/developer ## the documentation as web pages, build/docs/index.html
+	$(BIN)/sphinx-build -W -n --keep-going -q -d build/doctrees docs build/docs
 
 lint: $(VENV)/developer ## style, types and formatting of Python, Cython and C
 	$(BIN)/ruff check $(PYTHON_FILES)
