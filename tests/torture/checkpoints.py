@@ -7,6 +7,7 @@ the file used once, every name once. A file whose digest was not repaired may no
 import hashlib
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from random import Random
 from typing import Any
@@ -168,6 +169,11 @@ def _seal(content: bytes) -> bytes:
     return content[: module._DIGEST.start] + digest + content[module._DIGEST.stop :]
 
 
+def _draw_value(rng: Random) -> Any:
+    """A copy, since what goes into a header may be changed there."""
+    return deepcopy(rng.choice(VALUES))
+
+
 def _open(content: bytes) -> tuple[dict[str, Any], bytes]:
     end = HEAD_BYTES + int.from_bytes(content[:HEAD_BYTES], "little")
     return json.loads(content[HEAD_BYTES:end]), content[end:]
@@ -196,13 +202,13 @@ def _change_header(rng: Random, whole: bytes) -> bytes:
                 entry["data_offsets"] = [rng.choice((0, 8, 24, len(data), *INTERESTING)) for _ in range(2)]
             case 3:
                 field = rng.choice(("dtype", "shape", "data_offsets", "more"))
-                entry[field] = rng.choice(VALUES)
+                entry[field] = _draw_value(rng)
             case 4:
                 header[rng.choice(NAMES)] = header.pop(name)
             case 5:
                 header.pop(name)
             case 6:
-                header[name] = rng.choice(VALUES)
+                header[name] = _draw_value(rng)
             case 7:
                 other = rng.choice(list(header))
                 header[name] = header[other]
@@ -243,7 +249,7 @@ def _change_field(rng: Random, text: str) -> str:
         part = metadata
         for name in rng.choice(((), ("progress",), ("progress", "plateau"), ("engine",))):
             part = part[name]
-        part[rng.choice((*part, "unknown", "a\nb"))] = rng.choice(VALUES)
+        part[rng.choice((*part, "unknown", "a\nb"))] = _draw_value(rng)
     except (ValueError, LookupError, TypeError, RecursionError):  # damaged already
         return text
     return json.dumps(metadata, separators=(",", ":"))
