@@ -121,6 +121,8 @@ def _send_other_bytes(request: Request) -> Parts:
             content.reverse()
         case 3:
             content[:] = b"<html>captive portal</html>"
+    if content == request.content:  # a single byte backwards, say
+        content[0] ^= 1
     yield _answer(request, body=bytes(content), Content_Length=len(content))
 
 
