@@ -67,6 +67,8 @@ def write_section(ctx: click.Context, command: click.Command, level: int) -> str
     options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
     parts += [write_option(ctx, option) for option in options if option.name != "help"]
     parts += write_help(command.epilog or "")
+    if examples := getattr(command, "examples", ()):
+        parts.append("```sh\n{}\n```\n".format("\n".join(examples)))
     return "\n".join(parts)
 
 

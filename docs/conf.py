@@ -29,6 +29,10 @@ myst_heading_anchors = 3
 
 smartquotes_action = "D"  # dashes; quotation marks stay as they are
 
+man_pages = [
+    ("reference/commands", "cnnctl", "train, check and time convolutional networks on the CPU", author, 1)
+]
+
 html_theme = "furo"
 html_title = "cnnctl"
 html_static_path = ["static"]

@@ -1,9 +1,9 @@
 """What the documentation shows is what happens: its commands and scripts are run, its outputs compared.
 
-Every `console` and `python` block of docs/ and of the README runs in order, a page in a folder of its own
-that has configs/ in it. What a page shows of an output has to come, word by word; figures and the names of
-runs may be others, a line of `...` stands for any lines, and stderr may be shown or not. A block with a
-caption is a file, and a block behind a comment `not run: REASON` is left alone.
+Every `console` and `python` block of docs/ runs in order, a page in a folder of its own that has configs/ in
+it; `test_readme.py` sees to the README. What a page shows of an output has to come, word by word; figures and
+the names of runs may be others, a line of `...` stands for any lines, and stderr may be shown or not. A block
+with a caption is a file, and a block behind a comment `not run: REASON` is left alone.
 """
 
 import importlib.util
@@ -62,8 +62,7 @@ def is_run(block: Block) -> bool:
 
 def list_pages() -> list[Path]:
     """Those that have something to run."""
-    pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-    return [page for page in pages if any(map(is_run, read_blocks(page.read_text())))]
+    return [page for page in sorted(DOCS.glob("*.md")) if any(map(is_run, read_blocks(page.read_text())))]
 
 
 def level(text: str) -> str:
@@ -145,7 +144,7 @@ def test_what_a_page_shows_happens(page: Path, tmp_path: Path, monkeypatch: pyte
 def test_every_block_is_run_or_says_why_not() -> None:
     """No language that nobody runs, and no reason that is none."""
     known = {"console", "python", "text", "yaml", "diff"}
-    for page in [ROOT / "README.md", *DOCS.glob("*.md")]:
+    for page in DOCS.glob("*.md"):
         if page.name == "engine.md":  # tells of C and assembly as well
             continue
         for block in read_blocks(page.read_text()):
