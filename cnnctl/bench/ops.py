@@ -260,9 +260,14 @@ def time_step(plan: Plan, draw: Draw, seconds: float) -> tuple[list[Timed], floa
             actions[operation.name, "backward"] = operation.backward
     burst = find_fma_burst(plan.backend, str(plan.dtype))
     rounds = calibrate_burst(burst, BURST_S)
+
+    def run_step(number: int) -> None:
+        batch = draw(number)
+        plan.step(batch, batch.labels)
+
     actions |= {
         (update.name, "forward"): update.forward,
-        STEP: lambda number: plan.step(draw(number), draw(number).labels),
+        STEP: run_step,
         PEAK: lambda _: burst(rounds),
     }
     with threadpool_limits(limits=plan.backend.threads, user_api="blas"):

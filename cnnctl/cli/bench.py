@@ -105,7 +105,7 @@ def ops(
     """Time each operation of CONFIG's training step, or single convolutions and linear layers.
 
     GFLOP/s count two operations a multiply-add of the textbook's sums; percentages are of the
-    peak measured by the way.
+    peak measured in the same run.
     """
     from cnnctl.bench.ops import measure_cases, measure_network
     from cnnctl.config import EngineConfig

@@ -63,7 +63,7 @@ def print_table(
     if _is_terminal(sys.stdout):
         columns, cells = _leave_out(spare, columns, cells, get_terminal_size().columns)
     rights = [all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
-    if _is_terminal(sys.stdout) and "NO_COLOR" not in os.environ:
+    if _is_terminal(sys.stdout) and not os.environ.get("NO_COLOR"):
         _print_rich_table(title, columns, cells, rights)
     else:
         _print_plain_table(title, columns, cells, rights)
@@ -83,7 +83,7 @@ def _leave_out(
 
 def find_picture_room() -> tuple[int, int] | None:
     """Pixels a picture may be wide and high on stderr; None unless that is a terminal with colour."""
-    if not _is_terminal(sys.stderr) or "NO_COLOR" in os.environ or not _can_show(_HALF, sys.stderr):
+    if not _is_terminal(sys.stderr) or os.environ.get("NO_COLOR") or not _can_show(_HALF, sys.stderr):
         return None
     size = get_terminal_size()
     return size.columns, 2 * max(0, size.lines - 4)
@@ -112,7 +112,7 @@ def find_chart_room() -> tuple[int, bool] | None:
     """Columns for a chart on stderr, and whether it may have dots and colours; None off a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         return None
-    colours = _is_terminal(sys.stderr) and "NO_COLOR" not in os.environ
+    colours = _is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
     return get_terminal_size().columns - 1, colours and _can_show(_BRAILLE, sys.stderr)
 
 
@@ -192,7 +192,10 @@ def warn(message: str) -> None:
 def warn_if_busy(load_average: object) -> None:
     """Say so if the machine had something else to do while it was measured."""
     if isinstance(load_average, float) and load_average > BUSY:
-        warn(f"something else was running here (load average {load_average:.1f}): figures may be too low")
+        warn(
+            f"something else was running here (load average {load_average:.1f}): "
+            "times may be too long, and speeds too low"
+        )
 
 
 def error(message: str) -> None:
@@ -251,7 +254,7 @@ class _Progress:
 
 
 class DownloadProgress(_Progress):
-    """Call it with a file's name, the bytes that have arrived and those to come."""
+    """Call it with a file's name, the bytes of it that have arrived, and all its bytes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from cnnctl.errors import describe_alternatives
 
 
 class ExampleCommand(click.Command):
-    """As click has it, with command lines to begin with.
+    """A click command whose help ends with examples.
 
     Attributes:
         examples: whole command lines, with a comment behind # where one helps.
@@ -28,7 +28,7 @@ class ExampleCommand(click.Command):
 
 
 class HintingGroup(click.Group):
-    """As click has it, but for that one error."""
+    """A click group that answers an unknown command with the nearest one."""
 
     command_class = ExampleCommand
 

@@ -1,6 +1,6 @@
 """`cnnctl info`: what this installation is, what it runs on, and how it will use it.
 
-Reads only; everything shown here is what a training run would record in its env.json.
+Reads only. What concerns the engine is what a training run records in its env.json.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """`cnnctl report`: everything a run has to show, in one HTML file.
 
-Has missing scores, mistakes and timings made by the rooms that make them, and tells where the page lies.
+Lets the other rooms supply missing scores, mistakes and timings, and tells where the page is.
 """
 
 from pathlib import Path

@@ -22,7 +22,7 @@ from cnnctl.config.fields import (
     refuse,
 )
 
-COUPLED = "added to l2, of all parameters and in no loss, as PyTorch's; at least 0"
+COUPLED = "an L2 penalty in the gradient alone, of all parameters, on top of l2, as PyTorch's; at least 0"
 DECOUPLED = "share of every parameter taken off a step, times the learning rate; at least 0"
 
 
@@ -225,7 +225,7 @@ class PlateauConfig(Kind):
     threshold: Fraction = Field(
         default=1e-4, description="share by which a loss has to be better, at least 0 and below 1"
     )
-    cooldown: CountOrZero = Field(default=0, description="epochs after it that do not count")
+    cooldown: CountOrZero = Field(default=0, description="epochs after a reduction that do not count")
     min_scale: Fraction = Field(
         default=0.0, description="share of the learning rate that is always left, at least 0 and below 1"
     )

@@ -235,9 +235,13 @@ def load_dataset(
         channels: 1 to read a `folder` as grey, 3 as RGB.
         on_download: hears a file's name, the bytes of it that have arrived, and all its bytes.
 
-    Raises ConfigError for arguments that don't fit, DataError for data missing or damaged.
+    Raises ConfigError or ShapeError for arguments that don't fit, DataError for data missing or damaged.
     """
     entry = find_entry(name)
+    if channels not in {None, 1, 3}:
+        raise ConfigError(f"channels: {channels!r} is neither 1 (grey) nor 3 (RGB)")
+    if seed < 0:
+        raise ConfigError(f"seed: {seed} is below 0")
     for key, value in (("path", path), ("image_size", image_size), ("channels", channels)):
         if value is not None and name not in FIELDS[key]:
             usable = " and ".join(FIELDS[key])

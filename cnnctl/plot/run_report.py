@@ -4,6 +4,7 @@ Reads what training and evaluation have written, and draws the filters. Trains, 
 nothing: scores, mistakes and timings are there already or are handed over.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -180,5 +181,6 @@ def _read_mistakes(path: Path, split: str | None) -> list[Picture]:
 
 
 def _tell_how_to_repeat(path: Path, summary: RunSummary) -> list[str]:
-    commands = [f"cnnctl train {path / 'resolved.yaml'}", f"cnnctl eval {path}"]
-    return commands if summary.state == "finished" else [f"cnnctl train --resume {path}", *commands]
+    run = shlex.quote(str(path))
+    commands = [f"cnnctl train {shlex.quote(str(path / 'resolved.yaml'))}", f"cnnctl eval {run}"]
+    return commands if summary.state == "finished" else [f"cnnctl train --resume {run}", *commands]

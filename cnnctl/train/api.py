@@ -102,7 +102,8 @@ class Run:
     def network(self, checkpoint: str = "last") -> Network:
         """A network with the weights of a checkpoint: "last" or "best".
 
-        Its inputs are normalised as the training images were; `cnnctl.evaluate` does that.
+        Its inputs are normalised as the training images were; `cnnctl.evaluate` does that. Raises
+        CheckpointError when that checkpoint is missing or damaged.
         """
         _check_word("checkpoint", checkpoint, CHECKPOINTS)
         loaded = load_checkpoint(self.path / "checkpoints" / f"{checkpoint}.safetensors")
@@ -137,10 +138,15 @@ def train(
         checkpoint: where a fork begins: "last", "best", or the name of one that was kept.
         observer: hears of downloads, steps, epochs and warnings.
 
-    Raises ConfigError for what is not usable, DataError, BackendError and RunError before
-    anything is made, Interrupted after SIGINT or SIGTERM, and Diverged.
+    Raises ConfigError or ShapeError for what is not usable, and DataError, BackendError or RunError,
+    before anything is made; RunError also when the disk refuses later, Interrupted after SIGINT or
+    SIGTERM, and Diverged.
     """
     observer = observer or Observer()
+    if checkpoint != "last" and not fork:
+        raise ConfigError(
+            f"checkpoint: {checkpoint!r} is where a fork begins; give fork, and a run to resume"
+        )
     if resume is not None:
         if config is not None:
             raise ConfigError(f"config: {config} is not usable with resume: a run has its own; leave it out")
@@ -182,7 +188,7 @@ def examine(
     data_dir: PathLike | None = None,
     observer: Observer | None = None,
 ) -> Examination:
-    """Score a checkpoint of a run on whole splits, and write that to its `eval/<checkpoint>.json`.
+    """Score a checkpoint of a run on whole splits; write that to its `eval/<checkpoint>.json` if it is all.
 
     Besides loss and accuracy that has top-5 accuracy, a confusion matrix, figures for each class, and
     the most confident mistakes. `run` is a `Run`, a run's directory, its name, or "latest". `observer`
@@ -196,7 +202,8 @@ def examine(
     directory, loaded = _open(run, checkpoint, runs_dir, observer)
     experiment = _rebuild(directory, loaded, data_dir, observer)
     evaluation = examine_splits(experiment, loaded.metadata.progress.step, splits)
-    write_evaluation(directory, checkpoint, evaluation)
+    if set(splits) == set(SPLITS):  # what is there tells of all
+        write_evaluation(directory, checkpoint, evaluation)
     return _illustrate(evaluation, experiment.splits)
 
 
@@ -280,7 +287,8 @@ def _load_given(
     if isinstance(config, RunConfig):
         return dump_config(config), config_from_dict(config_to_dict(config), overrides)
     if isinstance(config, Mapping):
-        return dump_config(config_from_dict(config)), config_from_dict(config, overrides)
+        loaded = config_from_dict(config, overrides)
+        return dump_config(loaded), loaded
     loaded = load_config(config, overrides)
     return Path(config).read_text(encoding="utf-8"), loaded
 
@@ -332,13 +340,18 @@ def _fork(
     checkpoint = load_named_checkpoint(source.checkpoints, name, observer.on_warning)
     progress = replace(checkpoint.metadata.progress, ended_by=None)
     config = load_config(path / "resolved.yaml", overrides)
+    if config.solver.max_steps is not None and progress.step >= config.solver.max_steps:
+        raise ConfigError(
+            f"fork: {checkpoint.origin} has done {progress.step} steps, and solver.max_steps is "
+            f"{config.solver.max_steps}; give more with -o solver.max_steps=..."
+        )
     experiment = _restore(config, dump_config(config), checkpoint, data_dir, observer)
-    steps = experiment.batches.steps_per_epoch // config.solver.accumulate
-    steps += experiment.batches.steps_per_epoch % config.solver.accumulate > 0
+    steps = -(-experiment.batches.steps_per_epoch // config.solver.accumulate)
     if progress.step != progress.epoch * steps + progress.position:
         raise ConfigError(
             f"fork: an epoch would have {steps} steps, which does not fit step {progress.step} in epoch "
-            f"{progress.epoch + 1}; keep data, batch_size and accumulate as they were"
+            f"{progress.epoch + 1}; keep data, batch_size and accumulate as they were, and begin before an "
+            "epoch that max_steps or max_minutes cut short (--checkpoint NAME)"
         )
     if progress.epoch >= config.solver.epochs:
         raise ConfigError(

@@ -44,7 +44,7 @@ def read_peak_bytes(status: Path = STATUS) -> int:
     Linux tells it apart from that of whoever started the program; the usage that other systems
     count does not.
     """
-    with suppress(OSError):
+    with suppress(OSError, KeyError):
         fields = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
         return 1024 * int(fields["VmHWM"].split()[0])
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

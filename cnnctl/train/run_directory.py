@@ -182,7 +182,7 @@ class RunDirectory:
         raise RunError(f"{self.path / file}: damaged: {reason}")
 
     def read_model(self, model: type[Model], file: str, most_bytes: int = MAX_BYTES) -> Model:
-        """What a file says of something. Raises RunError when it does not."""
+        """A JSON file as that model. Raises RunError when it cannot be read or does not fit."""
         try:
             return model.model_validate(self.read_json(file, most_bytes))
         except ValidationError as error:

@@ -6,6 +6,7 @@ that has to be downloaded only what the catalogue knows is looked at; one at a p
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from cnnctl.config import config_from_dict
@@ -90,10 +91,18 @@ def _prepare_data(dataset: str, recipe: Recipe, path: str | None) -> tuple[dict[
     if dataset == "folder":  # photographs of any size become what the network was made for
         native = find_entry(recipe.data["dataset"]).image_shape or (3, 32, 32)
         data |= {"image_size": recipe.data.get("image_size", native[1]), "channels": native[0]}
-    settings: dict[str, Any] = {key: data.get(key) for key in ("path", "image_size", "channels")}
-    opened = load_dataset(dataset, **settings, download=False)
-    data["validation"] = len(opened.train) // 10
-    return data, (opened.image_shape, len(opened.classes))
+    shape, classes, images = _measure_images(dataset, path, data.get("image_size"), data.get("channels"))
+    data["validation"] = images // 10
+    return data, (shape, classes)
+
+
+@cache
+def _measure_images(
+    dataset: str, path: str, image_size: int | None, channels: int | None
+) -> tuple[Shape, int, int]:
+    """Shape of an image, number of classes, number of training images: once for all networks tried."""
+    opened = load_dataset(dataset, path=path, image_size=image_size, channels=channels, download=False)
+    return opened.image_shape, len(opened.classes), len(opened.train)
 
 
 def _describe_recipe(recipe: Recipe, dataset: str) -> str:

@@ -60,7 +60,7 @@ class TestTable:
         display.print_table("Scores", ("split", "loss", "accuracy", "images"), ROWS)
         assert capsys.readouterr() == (self.PLAIN, "")
 
-    @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", ""), ("NO_COLOR", "1"), ("TERM", "dumb")])
+    @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
     def test_on_a_terminal_that_wants_plain_text(
         self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
     ) -> None:
@@ -69,8 +69,13 @@ class TestTable:
         display.print_table("Scores", ("split", "loss", "accuracy", "images"), ROWS)
         assert terminal.readouterr().out == self.PLAIN
 
-    def test_on_a_terminal(self, on_terminal: Callable[[], Capture]) -> None:
+    @pytest.mark.parametrize("no_color", [None, ""])
+    def test_on_a_terminal(
+        self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch, no_color: str | None
+    ) -> None:
         terminal = on_terminal()
+        if no_color is not None:
+            monkeypatch.setenv("NO_COLOR", no_color)
         display.print_table("Scores", ("split", "[b]loss"), [("[red]train", "1.5")])
         shown = terminal.readouterr().out
         assert "\x1b[" in shown
@@ -158,8 +163,13 @@ class TestTrainProgress:
             "cnnctl: warning: odd",
         ]
 
-    def test_on_a_terminal(self, on_terminal: Callable[[], Capture]) -> None:
+    @pytest.mark.parametrize("no_color", [None, ""])
+    def test_on_a_terminal(
+        self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch, no_color: str | None
+    ) -> None:
         terminal = on_terminal()
+        if no_color is not None:
+            monkeypatch.setenv("NO_COLOR", no_color)
         with TrainProgress() as progress:
             progress.on_start(RUN)
             progress.on_step(STEP)
@@ -207,8 +217,13 @@ class TestDownloadProgress:
             "downloading b.gz (10 B)",
         ]
 
-    def test_on_a_terminal(self, on_terminal: Callable[[], Capture]) -> None:
+    @pytest.mark.parametrize("no_color", [None, ""])
+    def test_on_a_terminal(
+        self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch, no_color: str | None
+    ) -> None:
         terminal = on_terminal()
+        if no_color is not None:
+            monkeypatch.setenv("NO_COLOR", no_color)
         with DownloadProgress() as progress:
             progress("a.gz", 0, 2048)
             progress("a.gz", 1024, 2048)
@@ -243,7 +258,7 @@ class TestPicture:
         monkeypatch.setenv("LINES", "24")
         assert display.find_picture_room() == (100, 40)
 
-    @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", ""), ("NO_COLOR", "1"), ("TERM", "dumb")])
+    @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
     def test_there_is_none_without_colour(
         self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
     ) -> None:

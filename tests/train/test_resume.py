@@ -282,6 +282,17 @@ class TestForks:
         origin = json.loads((forked.path / "origin.json").read_text())
         assert origin == {"run": str(first.path), "checkpoint": "last", "step": first.steps}
 
+    def test_no_step_left_to_take_is_one_line_and_makes_no_run(self, config, runs_dir):
+        config["solver"]["max_steps"] = 3
+        first = train(config, runs_dir=runs_dir)
+        with pytest.raises(ConfigError, match="done 3 steps, and solver.max_steps is 3; give more with"):
+            train(resume=first.path, fork=True, runs_dir=runs_dir)
+        assert [path for path in runs_dir.iterdir() if path.is_dir()] == [first.path]
+
+    def test_a_checkpoint_without_a_fork_is_refused(self, config, runs_dir):
+        with pytest.raises(ConfigError, match="'best' is where a fork begins"):
+            train(config, checkpoint="best", runs_dir=runs_dir)
+
     def test_from_one_that_was_kept(self, config, runs_dir):
         config["solver"]["checkpoints"] = {"steps": 4, "keep": 9}
         first = train(config, runs_dir=runs_dir)
