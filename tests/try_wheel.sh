@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Uses the wheel of a folder as a stranger would: installed with its dependencies alone, in another directory,
-# with an empty home and no compiler on the path. The sdist beside it has to hold what git does, no more.
+# with an empty home and no compiler on the path. The sdist beside it has to hold the last commit, no more.
 # Usage: tests/try_wheel.sh FOLDER PYTHON. Refuses a wheel of 3 MB or more.
 set -euo pipefail
 
@@ -11,9 +11,9 @@ sdist=$(realpath "$1"/cnnctl-*.tar.gz)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 
-echo "sdist: what git holds, and PKG-INFO"
+echo "sdist: what the last commit holds, and PKG-INFO"
 tar -tzf "$sdist" | sed -e 's,^[^/]*/,,' -e '/\/$/d' -e '/^$/d' | sort >"$place/packed"
-{ git -C "$checkout" ls-files && echo PKG-INFO; } | sort | diff - "$place/packed"
+{ git -C "$checkout" ls-tree -r --name-only HEAD && echo PKG-INFO; } | sort | diff - "$place/packed"
 
 bytes=$(stat --format=%s "$wheel" 2>/dev/null || stat -f %z "$wheel")
 echo "wheel: $bytes bytes"
