@@ -38,7 +38,7 @@ SPECKS = 4
 SPECK_RADIUS = (0.8, 1.8)
 PARAMETERS = 14 + 3 * SPECKS
 """Random numbers that decide how one image looks, apart from class and noise."""
-CHUNK_IMAGES = 50
+CHUNK_IMAGES = 40
 
 
 def draw_shapes(seed: int = 0, train: int = TRAIN_COUNT, test: int = TEST_COUNT, side: int = SIDE) -> Dataset:
@@ -139,10 +139,11 @@ def _draw_split(seed: int, stream: int, count: int, side: int) -> Split:
     labels, words = _draw_labels(words[:, 0])[:count], words[:count]
     noise, amount = _open_stream(seed, stream, 1), 2 * 3 * side * side
     images = np.empty((count, 3, side, side), np.uint8)
+    room = np.empty((2, CHUNK_IMAGES, 3, side, side), np.float32)  # fresh memory takes longer than the sums
     for start in range(0, count, CHUNK_IMAGES):
         part = slice(start, start + CHUNK_IMAGES)
         grain = _draw_words(noise, len(labels[part]), -(-amount // 8)).view(np.uint8)[:, :amount]
-        images[part] = _draw_images(labels[part], words[part, 1:], grain, side)
+        images[part] = _draw_images(labels[part], words[part, 1:], grain, side, room[:, : len(grain)])
     return Split(images, labels)
 
 
@@ -151,7 +152,8 @@ def _draw_labels(words: Array) -> Array:
     return np.argsort(words.reshape(-1, len(CLASSES)), axis=1, kind="stable").reshape(-1).astype(np.int64)
 
 
-def _draw_images(labels: Array, words: Array, noise: Array, side: int) -> Array:
+def _draw_images(labels: Array, words: Array, noise: Array, side: int, room: Array) -> Array:
+    """Pixels from 0 to below 256, in a part of `room`, to be rounded down."""
     # 23 bits and a half: uniform in (0, 1), exact in float32.
     uniform = ((words >> np.uint64(41)).astype(np.float32) + 0.5) * 2.0**-23
     size, row, column, turn, slope_x, slope_y, contrast, sign, *others = uniform.T[..., None, None]
@@ -160,9 +162,9 @@ def _draw_images(labels: Array, words: Array, noise: Array, side: int) -> Array:
     scale = side / SIDE
 
     radius = _stretch(size, RADIUS) * scale
-    room = side / 2 - radius
-    x: Array = (axis - _stretch(column, (-1, 1)) * room) / radius
-    y: Array = (_stretch(row, (-1, 1)) * room - axis[:, None]) / radius  # upwards, as in the formulas
+    reach = side / 2 - radius
+    x: Array = (axis - _stretch(column, (-1, 1)) * reach) / radius
+    y: Array = (_stretch(row, (-1, 1)) * reach - axis[:, None]) / radius  # upwards, as in the formulas
     sine = _stretch(turn, TURN)
     cosine = np.sqrt(1 - sine * sine)
     outside = _measure_shapes(labels, x * cosine - y * sine, x * sine + y * cosine) * radius
@@ -177,11 +179,15 @@ def _draw_images(labels: Array, words: Array, noise: Array, side: int) -> Array:
     slope = axis * _stretch(slope_x, (-1, 1)) + axis[:, None] * _stretch(slope_y, (-1, 1))
     middle, tint = np.stack(colours[:3], axis=1), np.stack(colours[3:], axis=1)
     difference = 2 * step[:, None] * _stretch(tint, TINT)
-    pixels: Array = _stretch(middle, BRIGHTNESS) - step[:, None] + slope[:, None] * (2 * SLOPE / side)
-    pixels += cover * difference
+    pixels, summand = room
+    np.add(_stretch(middle, BRIGHTNESS) - step[:, None], slope[:, None] * (2 * SLOPE / side), out=pixels)
+    pixels += np.multiply(cover, difference, out=summand)
     first, second = noise.reshape(len(labels), 2, 3, side, side).swapaxes(0, 1)
-    pixels += np.subtract(first, second, dtype=np.int16).astype(np.float32) * (NOISE / 255)
-    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    summand[...] = np.subtract(first, second, dtype=np.int16)
+    summand *= NOISE / 255
+    pixels += summand
+    pixels += 0.5
+    return np.clip(pixels, 0, 255, out=pixels)
 
 
 def _measure_shapes(labels: Array, x: Array, y: Array) -> Array:
