@@ -10,6 +10,7 @@ a slope of brightness, specks of the shape's colour, and noise.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ SPECKS = 4
 SPECK_RADIUS = (0.8, 1.8)
 PARAMETERS = 14 + 3 * SPECKS
 """Random numbers that decide how one image looks, apart from class and noise."""
-CHUNK_IMAGES = 40
+CHUNK_IMAGES = 100
 
 
 def draw_shapes(seed: int = 0, train: int = TRAIN_COUNT, test: int = TEST_COUNT, side: int = SIDE) -> Dataset:
@@ -137,13 +138,23 @@ def _draw_split(seed: int, stream: int, count: int, side: int) -> Split:
     tens = -(-count // len(CLASSES)) * len(CLASSES)
     words = _draw_words(_open_stream(seed, stream, 0), tens, 1 + PARAMETERS)
     labels, words = _draw_labels(words[:, 0])[:count], words[:count]
-    noise, amount = _open_stream(seed, stream, 1), 2 * 3 * side * side
+    amount = 2 * 3 * side * side
+    noise_words = -(-amount // 8)
     images = np.empty((count, 3, side, side), np.uint8)
-    room = np.empty((2, CHUNK_IMAGES, 3, side, side), np.float32)  # fresh memory takes longer than the sums
-    for start in range(0, count, CHUNK_IMAGES):
-        part = slice(start, start + CHUNK_IMAGES)
-        grain = _draw_words(noise, len(labels[part]), -(-amount // 8)).view(np.uint8)[:, :amount]
-        images[part] = _draw_images(labels[part], words[part, 1:], grain, side, room[:, : len(grain)])
+
+    def draw_part(first: int, end: int) -> None:
+        noise = _open_stream(seed, stream, 1).advance(first * noise_words)
+        room = np.empty(
+            (2, CHUNK_IMAGES, 3, side, side), np.float32
+        )  # fresh memory takes longer than the sums
+        for start in range(first, end, CHUNK_IMAGES):
+            part = slice(start, min(start + CHUNK_IMAGES, end))
+            grain = _draw_words(noise, part.stop - start, noise_words).view(np.uint8)[:, :amount]
+            images[part] = _draw_images(labels[part], words[part, 1:], grain, side, room[:, : len(grain)])
+
+    half = count // 2
+    with ThreadPoolExecutor(2) as pool:  # where there is a second processor; numpy lets go of the interpreter
+        list(pool.map(draw_part, (0, half), (half, count)))
     return Split(images, labels)
 
 
@@ -187,7 +198,7 @@ def _draw_images(labels: Array, words: Array, noise: Array, side: int, room: Arr
     summand *= NOISE / 255
     pixels += summand
     pixels += 0.5
-    return np.clip(pixels, 0, 255, out=pixels)
+    return np.asarray(np.clip(pixels, 0, 255, out=pixels))
 
 
 def _measure_shapes(labels: Array, x: Array, y: Array) -> Array:
