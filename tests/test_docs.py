@@ -1,9 +1,9 @@
 """What the documentation shows is what happens: its commands and scripts are run, its outputs compared.
 
 Every `console` and `python` block of docs/ runs in order, a page in a folder of its own that has configs/ in
-it; `test_readme.py` sees to the README. What a page shows of an output has to come, word by word; measured figures
-and the names of runs may be others, a line of `...` stands for any lines, and stderr may be shown or not. A block
-with a caption is a file, and a block behind a comment `not run: REASON` is left alone.
+it; `test_readme.py` sees to the README. What a page shows of an output has to come, word by word; measured
+figures and the names of runs may be others, a line of `...` stands for any lines, and stderr may be shown or
+not. A block with a caption is a file, and a block behind a comment `not run: REASON` is left alone.
 """
 
 import importlib.util

@@ -285,7 +285,7 @@ class TestForks:
     def test_no_step_left_to_take_is_one_line_and_makes_no_run(self, config, runs_dir):
         config["solver"]["max_steps"] = 3
         first = train(config, runs_dir=runs_dir)
-        with pytest.raises(ConfigError, match="done 3 steps, and solver.max_steps is 3; give more with"):
+        with pytest.raises(ConfigError, match=r"done 3 steps, and solver\.max_steps is 3; give more with"):
             train(resume=first.path, fork=True, runs_dir=runs_dir)
         assert [path for path in runs_dir.iterdir() if path.is_dir()] == [first.path]
 
