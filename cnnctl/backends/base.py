@@ -9,14 +9,15 @@ Rules, for all operations of all backends:
 
 * Images are NCHW, convolution weights (F, C/groups, KH, KW), linear weights (out, in).
 * float32 or float64, the same for every array of a call; the output has that dtype.
-* Inputs are never changed (the `*_update` operations say otherwise). Any strides and
+* Inputs are never changed (but by `*_update` and `add_l1_gradient`). Any strides and
   read-only arrays are accepted. A batch of 0 images is a batch.
+* Arguments that do not fit raise ShapeError, DtypeError or ConfigError before anything is computed.
 * The first maximum in row-major order wins a pool; padding never wins one; a NaN wins
   over every number, and the first NaN over the others. The index is always that of a
   pixel in the image.
 * A NaN or infinity in an argument reaches every result whose sum holds it, and no other.
-  A tap outside the image contributes nothing, nor does an output that there is not,
-  provided the weight or gradient it would have met is finite: otherwise NaN or nothing.
+  Taps and outputs outside the image contribute nothing if what they would be multiplied by is
+  finite; otherwise they contribute NaN or nothing.
   Winograd's algorithm (`fast`, unless `exact`) may spread it over other results of the
   same image, filter or channel, never to another image.
 * An update returns the sum of the squares of the weights before it, but NaN exactly if a weight
@@ -972,7 +973,9 @@ def check_conv(x: Array, w: Array, b: Array | None, window: Window, groups: int)
         )
     window.check_size(H, W)
     F = w.shape[0]
-    if F < 1 or F % groups:
+    if F < 1:
+        raise ShapeError(f"w: shape {w.shape} has no filters")
+    if F % groups:
         raise ShapeError(f"groups: {groups} does not divide the {F} filters of w")
     _check_same("w", w, w.shape, x.dtype)
     if b is not None:

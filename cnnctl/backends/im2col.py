@@ -1,7 +1,7 @@
 """Numpy alone, the way every course calls fast: windows to columns, one matmul, columns back.
 
-Works image by image, so the largest buffer holds the columns of a single image,
-C*KH*KW*OH*OW elements, whatever the batch. No Python loop over pixels and no kernel of
+Convolution unfolds image by image: columns take C*KH*KW*OH*OW elements, whatever the batch;
+besides there is a padded copy of it. No Python loop over pixels and no kernel of
 its own; the matmul is the BLAS numpy was built with.
 """
 

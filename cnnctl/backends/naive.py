@@ -2,8 +2,8 @@
 
 Convolution loops over n, f, oh, ow with a patch times a filter inside, pooling over
 n, c, oh, ow. Speed-ups are quoted against exactly this, so its definition is frozen and
-it refuses to be made faster. It shares nothing with the other backends but window
-arithmetic and dropout's mask, and sums in the dtype of its arguments.
+it refuses to be made faster. Its arithmetic shares nothing with the other backends' but
+windows and dropout's mask, and it sums in the dtype of its arguments.
 """
 
 from math import erfc, pi, sqrt

@@ -1,6 +1,6 @@
 """What an operation is, apart from who computes it: fused operations and their settings.
 
-Names, extents and seeds only; no arrays.
+Settings of operations, and what a batch of raw images is (two protocols). Computes nothing but seeds.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ def choose_alpha(activation: Activation, alpha: float | None) -> float:
 
 
 def needs_input(activation: Activation | None) -> bool:
-    """Whether its derivative takes x to tell, since two x can have the same y."""
+    """Whether its derivative has to be computed from x, since two x can have the same y."""
     return activation in {"gelu", "silu"}
 
 
 class ImageChanges(Protocol):
-    """What becomes of a batch's images before they are normalised; holes: after.
+    """Random changes to a batch's images; all come before normalising, but holes (cutout) after it.
 
     Attributes:
         moves: (n, 3) int32 or None; flip, down, right: h' = h + down; w' = w + right in the image
@@ -61,10 +61,11 @@ class RawImages(Protocol):
 
     Attributes:
         pixels: (N, C, H, W), uint8 or float32.
-        chosen: (n,) int64, numbers of images in it.
+        chosen: (n,) int64, indices into pixels.
+        changes: what becomes of each image on the way.
         scale, shift: (C), (C, H, W), in the dtype of the images to come.
-        share: of each image in what a network is to see; the rest is the next one's, the last
-            one's the first's. Nobody who computes images need mind it.
+        share: mixup's weight of the image itself; the rest is the next image of the batch (of the
+            first, for the last). `Plan` blends, `render` does not.
     """
 
     @property

@@ -76,6 +76,7 @@ class Buffers:
         r, dr: the second input of a stage that adds one, and its gradient.
         params, grads, statistics: as the stage's `parameters` and `statistics` name them.
         saved: what forward leaves for backward.
+        scratch: room for one call, of `scratch_elements` elements.
     """
 
     x: Array
@@ -137,7 +138,7 @@ class Stage(ABC):
 
 
 class LossStage(ABC):
-    """The loss at the end of a plan, with buffers of its own for p and the gradient."""
+    """The loss at the end of a plan. Its forward pass may write over the scores."""
 
     @abstractmethod
     def forward(self, n: int, labels: Array) -> tuple[float, int]:

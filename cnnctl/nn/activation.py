@@ -73,7 +73,7 @@ class LeakyReLU(Kinked):
 class ELU(Kinked):
     """y = x where x is above 0, alpha (e^x - 1) elsewhere, which tends to -alpha.
 
-    The derivative has a kink at 0 unless alpha is 1; the gradient there is that of the left side.
+    The derivative jumps at 0 unless alpha is 1; there it is that of the left side.
 
     Args:
         alpha: above 0.

@@ -27,12 +27,13 @@ class Layer(ABC):
 
     Attributes:
         kind: the YAML key.
-        regularized: keys of the parameters that the L2 penalty applies to; never a bias.
+        regularized: keys of the parameters that the l1 and l2 penalties apply to; never a bias.
         name: unique in the network, "" until there is one.
         params: parameters in the backend contract's shapes, {} where there are none.
         statistics: arrays that training moves without a gradient, {} where there are none.
         grads: dL/dparams of the last backward pass, with the keys of `params`.
         input_shape, output_shape: extents per image, () until built.
+        dtype: of parameters, inputs and outputs; None until built.
         frozen: whether a training pass acts as one without training, but for the backward pass that
             can follow: dropout keeps all, norms take their running statistics and leave them alone.
             A plan does not know of it.

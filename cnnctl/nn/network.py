@@ -42,8 +42,8 @@ class Network:
             in float64, so that both dtypes start alike.
         init: for the layers that name no initializer; He by default.
 
-    Raises ShapeError where shapes do not fit, naming the layer, and ConfigError for layers
-    that are used twice or share a name.
+    Raises ShapeError where shapes do not fit, naming the layer, DtypeError for another dtype, and
+    ConfigError for layers that are used twice or share a name, and for a seed or initializer that is none.
 
     >>> from cnnctl.nn import Conv, Linear, MaxPool, ReLU
     >>> network = Network([Conv(30, 5), ReLU(), MaxPool(2), Linear(10)], (1, 28, 28))
@@ -61,7 +61,7 @@ class Network:
         seed: int = 0,
         init: Initializer | None = None,
     ) -> None:
-        if len(input_shape) not in {1, 3}:
+        if not isinstance(input_shape, (tuple, list)) or len(input_shape) not in {1, 3}:
             raise ShapeError(f"input_shape: {input_shape!r} is neither (C, H, W) nor (D,)")
         if dtype is None or dtype not in DTYPES:  # numpy takes None for float64
             raise DtypeError(f"dtype: {dtype!r} is neither float32 nor float64")
@@ -75,6 +75,8 @@ class Network:
         self.seed = seed
 
         names = choose_names(self.layers)
+        if len({id(leaf) for leaf in self.leaves}) < len(self.leaves):
+            raise ConfigError("layers: a layer stands in the network twice, once in a block; make another")
         shape = self.input_shape
         for name, layer in zip(names, self.layers, strict=True):
             try:
@@ -111,7 +113,7 @@ class Network:
 
     @property
     def label_count(self) -> int:
-        """Labels go from 0 to one below that: as many as scores, 2 for a squared error of one alone."""
+        """How many classes: one a score; 2 for squared error on a single score."""
         (outputs,) = self.output_shape
         return 2 if outputs == 1 and self.loss.kind == "squared_error" else outputs
 
@@ -135,17 +137,17 @@ class Network:
         return dy
 
     def loss_and_grads(
-        self, x: Array, labels: Array, backend: Backend, l2: float = 0.0, l1: float = 0.0
+        self, x: Array, labels: Array, backend: Backend, *, l1: float = 0.0, l2: float = 0.0
     ) -> tuple[float, dict[str, Array]]:
         """The loss of a batch, its penalty included, and the gradients of all of it."""
-        penalty = self.penalty(l2, l1)
+        penalty = self.penalty(l1=l1, l2=l2)
         loss = self.loss.forward(self.forward(x, backend, training=True), labels, backend)
         self.backward(self.loss.backward(backend), backend)
         for layer, key in self._regularized():
             layer.grads[key] += l2 * layer.params[key] + l1 * np.sign(layer.params[key])
         return loss + penalty, self.grads
 
-    def penalty(self, l2: float = 0.0, l1: float = 0.0) -> float:
+    def penalty(self, *, l1: float = 0.0, l2: float = 0.0) -> float:
         """l1 (sum of |w|) + 0.5 l2 (sum of w^2) over the weights, biases left out, summed in float64."""
         penalty = Penalty(l1, l2)
         return sum(penalty.compute(layer.params[key]) for layer, key in self._regularized())

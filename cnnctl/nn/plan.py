@@ -2,8 +2,9 @@
 
 A plan is made for one batch size and one backend, and owns the parameters, gradients,
 norm statistics and optimizer slots in the backend's inner layout until they are exported.
-It gives the same numbers as the network run layer by layer, without allocating in a step,
-without the first layer's input gradient, and with all of its memory known beforehand.
+It gives the same numbers as the network run layer by layer, on `fast` without allocating in
+a step (but for a flatten that stands alone), without the first layer's input gradient, and with
+all of its memory known beforehand.
 A step that meets a number that is not finite raises Diverged, which says where it began.
 """
 
@@ -31,7 +32,7 @@ CLIP_EPS = 1e-6
 
 
 class StepResult(NamedTuple):
-    """What a batch gave: mean loss in nats (with the L2 penalty when training) and right answers."""
+    """What a batch gave: mean loss (with the l1 and l2 penalties when training) and right answers."""
 
     loss: float
     correct: int
@@ -302,7 +303,10 @@ class Plan:
         return slots
 
     def load_slots(self, slots: Mapping[str, Array]) -> None:
-        """Take over an optimizer's state as `export_slots` gave it."""
+        """Take over an optimizer's state as `export_slots` gave it.
+
+        Raises ConfigError, ShapeError or DtypeError; nothing is copied then.
+        """
         self._load(slots, self.network.params, {f"{slot}/": flat for slot, flat in self._slots.items()})
 
     def _export(self, keys: Iterable[str], prefix: str, flat: Array) -> dict[str, Array]:
@@ -316,7 +320,7 @@ class Plan:
                 raise ConfigError(f"{name}: not known; {describe_alternatives(name, wanted)}")
         for name, (place, _) in wanted.items():
             if name not in source:
-                raise ShapeError(f"{name}: missing; known: {', '.join(source)}")
+                raise ConfigError(f"{name}: missing; needed: {', '.join(wanted)}")
             if source[name].shape != place.layout.shape:
                 raise ShapeError(f"{name}: shape {source[name].shape} where {place.layout.shape} is needed")
             if source[name].dtype != self.dtype:
@@ -518,7 +522,7 @@ class Plan:
             np.add(total, gradients, out=gradients if last else total)
 
     def _clip(self) -> bool:
-        """Bound the gradient, unless it is not finite: clipped, an infinity would be none. Tells if it is.
+        """Bound the gradient. Returns False, and changes nothing, if it is not finite: that would be hidden.
 
         Source of the norm's: Pascanu et al. 2013, algorithm 1, with PyTorch's 1e-6.
         """
@@ -532,7 +536,11 @@ class Plan:
             np.clip(gradients, -self.clip_value, self.clip_value, out=gradients)
             squares = self.backend.sum_squares(gradients)
         if self.clip_norm is not None:
-            scale = self.clip_norm / (sqrt(squares) + CLIP_EPS)
+            largest = 1.0
+            if not isfinite(squares):
+                largest = float(np.abs(gradients).max())
+                squares = self.backend.sum_squares(gradients / gradients.dtype.type(largest))
+            scale = self.clip_norm / (largest * sqrt(squares) + CLIP_EPS)
             if scale < 1:
                 np.multiply(gradients, scale, out=gradients)
         return True

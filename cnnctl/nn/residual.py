@@ -57,8 +57,9 @@ class Residual(Layer):
 
     def check_unused(self) -> None:
         super().check_unused()
-        for layer in self.walk():
-            layer.check_unused()
+        for branch in (self.shortcut, self.layers):
+            if branch:
+                choose_names(branch)
 
     def infer_shape(self, input_shape: Shape) -> Shape:
         main, shortcut = (_infer_sequence(branch, input_shape) for branch in (self.layers, self.shortcut))

@@ -64,7 +64,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def scale(self, step: int, span: Span) -> float:
-        """The factor for a step, counted from 0, after the warm-up."""
+        """The factor for `step`, counted from the run's first (0); asked for once the warm-up is over."""
 
     def observe(self, state: PlateauState, loss: float) -> PlateauState:
         """The state after an epoch with that loss; most schedules are blind to it."""
@@ -172,7 +172,10 @@ class Inverse(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """(1 - t)^power, t the share of the run that is over. Raises ConfigError for power outside (0, inf)."""
+    """(1 - t)^power, t the share of the steps after the warm-up that are over.
+
+    Raises ConfigError for power outside (0, inf).
+    """
 
     kind: ClassVar[str] = "polynomial"
 
@@ -187,7 +190,7 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """min_scale + (1 - min_scale) (1 + cos(pi t)) / 2, t the share of the run that is over.
+    """min_scale + (1 - min_scale) (1 + cos(pi t)) / 2, t the share of steps after the warm-up that are over.
 
     Raises ConfigError for min_scale outside [0, 1). Source: Loshchilov, Hutter 2017, equation 5,
     without restarts.

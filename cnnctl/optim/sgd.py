@@ -14,8 +14,8 @@ class SGD(Optimizer):
     """v <- momentum v + (1 - dampening) g; w <- w - lr (g + momentum v if nesterov else v),
     g = dw + (l2 + weight_decay) w. The first step is not dampened: v is g then.
 
-    Raises ConfigError for lr outside (0, inf), momentum outside [0, 1), dampening outside
-    [0, 1], a weight_decay below 0, nesterov or dampening without momentum, and both together.
+    Raises ConfigError for lr outside (0, inf), momentum or dampening outside [0, 1),
+    a weight_decay below 0, nesterov or dampening without momentum, and both together.
     Source: Sutskever et al. 2013, in PyTorch's form.
     """
 

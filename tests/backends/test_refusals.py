@@ -40,7 +40,7 @@ REFUSALS: dict[str, tuple[Callable[[Backend], Any], str]] = {
     ),
     "no filters": (
         lambda b: b.conv_forward(zeros(2, 3, 5, 5), zeros(0, 3, 3, 3), None, K3),
-        "groups: 1 does not divide the 0 filters of w",
+        "w: shape (0, 3, 3, 3) has no filters",
     ),
     "groups and channels": (
         lambda b: b.conv_forward(zeros(2, 3, 5, 5), zeros(4, 1, 3, 3), None, K3, 2),

@@ -217,6 +217,15 @@ class TestAffineReluDropout:
         again, _ = layers.dropout_forward(x, {"mode": "train", "p": 0.25, "seed": 5})
         np.testing.assert_array_equal(again, out)
 
+    def test_dropout_of_integers_is_of_floats_and_keeps_float32(self) -> None:
+        out, _ = layers.dropout_forward(np.ones((4, 5), int), {"mode": "train", "p": 0.7, "seed": 5})
+        assert out.dtype == np.float64
+        np.testing.assert_array_equal(np.unique(out), [0, 1 / 0.7])
+        assert layers.dropout_forward(np.ones(3, int), {"mode": "test", "p": 0.7})[0].dtype == np.float64
+        single = np.ones((4, 5), np.float32)
+        _, cache = layers.dropout_forward(single, {"mode": "train", "p": 0.7, "seed": 5})
+        assert layers.dropout_backward(single, cache).dtype == np.float32
+
     def test_dropout_does_nothing_in_tests(self) -> None:
         x = np.random.randn(4, 3)
         out, cache = layers.dropout_forward(x, {"mode": "test", "p": 0.25})

@@ -1,4 +1,4 @@
-"""Plants faults in the kernels and the readers, one at a time, and demands that every one is found.
+"""Plants faults in kernels, runs and readers, one at a time, and demands that every one is found.
 
     python -m tests.mutants [NAME ...] [--harness "MODULE ARGUMENT ..."]
 
@@ -27,7 +27,7 @@ from tests.mutants.patches import Mutant, PatchError, read_mutants
 ROOT = Path(__file__).parents[2]
 HARNESS = "tests.torture --slice --first"
 KERNEL_ROWS = "K"
-"""For a fault in a kernel any of them will do; the promises on input name theirs."""
+"""For a fault in a kernel any of them will do; the promises on runs and input name theirs."""
 MEMORY_HARNESS = "tests.torture --slice --first K6"
 """On sanitized kernels, where the other rows would take long and show nothing new."""
 HARNESS_TIMEOUT_S = 1800

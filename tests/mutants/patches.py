@@ -34,7 +34,7 @@ class Mutant:
     """One planted fault.
 
     Attributes:
-        promise: what is expected to catch it, a promise about kernels (K), runs (O) or input (S).
+        promise: what is expected to catch it, a promise about kernels (K), runs (R, O) or input (S).
         sanitize: whether it takes the sanitized kernels to see it.
         files: what it touches, relative to the root.
     """

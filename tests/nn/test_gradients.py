@@ -168,10 +168,10 @@ def test_network(backend, numerical_gradient, relative_error, make_layers, input
     labels = np.array([2, 0, 1])
 
     def loss(scores):
-        return network.loss.forward(scores, labels, backend) + network.penalty(l2)
+        return network.loss.forward(scores, labels, backend) + network.penalty(l2=l2)
 
     f = smooth(loss, network, x, backend)
-    value, grads = network.loss_and_grads(x, labels, backend, l2)
+    value, grads = network.loss_and_grads(x, labels, backend, l2=l2)
     assert value == pytest.approx(f(), rel=1e-14)
     assert grads.keys() == network.params.keys()
     for key, w in network.params.items():

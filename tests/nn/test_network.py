@@ -262,7 +262,7 @@ class TestLoss:
     def test_it_starts_at_log_classes_and_rises_with_l2(self, backend):
         network = Network(make_layers(), INPUT_SHAPE, init=Gaussian(0.01))
         x, labels = make_batch(size=20)
-        losses = [network.loss_and_grads(x, labels, backend, l2)[0] for l2 in (0.0, 0.1, 1.0)]
+        losses = [network.loss_and_grads(x, labels, backend, l2=l2)[0] for l2 in (0.0, 0.1, 1.0)]
         assert losses[0] == pytest.approx(log(10), rel=0.01)
         assert losses[0] < losses[1] < losses[2]
 
@@ -272,8 +272,8 @@ class TestLoss:
         network.params["linear1.weight"][...] = [[1, 2, -1, -2]]
         for key in ("conv1.bias", "linear1.bias"):
             network.params[key][...] = 1000
-        assert network.penalty(0.5) == 0.5 * 0.5 * (2 * 9 + 10)
-        assert network.penalty(0) == 0
+        assert network.penalty(l2=0.5) == 0.5 * 0.5 * (2 * 9 + 10)
+        assert network.penalty() == 0
         assert network.penalty(l1=0.5) == 0.5 * (2 * 3 + 6)
 
     def test_l2_pulls_at_weights_and_leaves_biases_alone(self, backend):
@@ -291,7 +291,7 @@ class TestLoss:
     def test_l2_has_to_be_a_number_of_at_least_zero(self, backend, l2):
         network = Network(make_layers(), INPUT_SHAPE)
         with pytest.raises(ConfigError, match=rf"^l2: {l2!r} is not a number in \[0, inf\)"):
-            network.loss_and_grads(*make_batch(), backend, l2)
+            network.loss_and_grads(*make_batch(), backend, l2=l2)
 
 
 class TestSummary:

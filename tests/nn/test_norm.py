@@ -61,7 +61,7 @@ def test_no_images_move_nothing(backend):
 
 def test_the_penalty_leaves_a_norm_alone(backend):
     network = Network([Linear(3, bias=False), BatchNorm()], (4,), dtype="float64")
-    assert network.penalty(2.0) == pytest.approx(np.square(network.params["linear1.weight"]).sum())
+    assert network.penalty(l2=2.0) == pytest.approx(np.square(network.params["linear1.weight"]).sum())
 
 
 @pytest.mark.parametrize(

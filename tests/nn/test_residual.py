@@ -136,3 +136,28 @@ def test_a_forward_pass_of_naive_is_that_of_fast(rng: np.random.Generator) -> No
     x = rng.standard_normal((2, *SHAPE)).astype(np.float32)
     first, second = (network.forward(x, create_backend(name)) for name in ("naive", "fast"))
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make_block", "line"),
+    [
+        (lambda: Residual([ReLU("a"), ReLU("a")]), "'a' is the name of two layers"),
+        (lambda: Residual(["relu"]), "'relu' is not a layer"),  # type: ignore[list-item]
+        (lambda: Residual([ReLU()], [None]), "None is not a layer"),  # type: ignore[list-item]
+        (lambda: Residual([layer := ReLU()], [layer]), "a layer stands in the network twice"),
+    ],
+    ids=["names", "a word", "nothing", "both branches"],
+)
+def test_what_is_wrong_in_a_block_leaves_the_layers_before_it_unused(make_block: object, line: str) -> None:
+    first = Conv(1, 1)
+    with pytest.raises(ConfigError, match=line):
+        Network([first, make_block()], (1, 8, 8))  # type: ignore[operator]
+    assert not first.output_shape
+    Network([first], (1, 8, 8))
+
+
+def test_a_layer_that_stands_in_a_block_as_well_is_refused() -> None:
+    layer = ReLU()
+    with pytest.raises(ConfigError, match="a layer stands in the network twice"):
+        Network([layer, Residual([layer])], (1, 8, 8))
+    assert not layer.output_shape

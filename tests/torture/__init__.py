@@ -1,4 +1,5 @@
-"""The promises about kernels, proven at length: `python -m tests.torture`, or `make torture`.
+"""The promises about kernels (K), runs (R, O) and input (S), proven at length.
 
-A slice of every row runs with the ordinary tests (test_slice.py).
+`python -m tests.torture`, or `make torture`. A slice of every row runs with the ordinary tests, by
+test_slice.py.
 """

@@ -30,7 +30,7 @@ class Row(NamedTuple):
     Attributes:
         check: takes seed, number of the case and tally; raises Mismatch when the promise is broken.
         cases: of the whole row; those that show too little are not counted.
-        slice: of the short run among the ordinary tests; 0 where time is measured.
+        slice: of the short run among the ordinary tests; 0 where time is measured or memory is large.
         jobs: processes it may be shared among, 0 for as many as there are cores.
     """
 

@@ -163,8 +163,8 @@ def _run_elementwise(backend: Backend, _: Case, x: Array, *__: Array) -> Results
 
 
 def _run_updates(backend: Backend, _: Case, x: Array, *__: Array) -> Results:
-    """Several thousand parameters, so that they are cut into runs."""
-    dw = np.resize(x.ravel(), 9000) if x.size else np.zeros(9000, x.dtype)
+    """Enough parameters for several tasks (UPDATE_BLOCK elements each)."""
+    dw = np.resize(x.ravel(), 40_000) if x.size else np.zeros(40_000, x.dtype)
     w, m, v = dw + 1, np.zeros_like(dw), np.zeros_like(dw)
     squares = [backend.adam_update(w, dw, m, v, step=1, lr=0.1, l2=0.1)]
     squares += [backend.sgd_update(w, dw, m, lr=0.1, momentum=0.9, nesterov=True, l2=0.1)]

@@ -128,11 +128,12 @@ def dropout_forward(x: Array, dropout_param: Param) -> tuple[Array, Cache]:
         raise ConfigError(f"p: {p!r} is not a probability of keeping in (0, 1]")
     if "seed" in dropout_param:
         np.random.seed(dropout_param["seed"])
+    (x,) = as_floats(x)
     mask: Array | None = None
     out = x
     if _is_training(dropout_param):
-        mask = (np.random.rand(*x.shape) < p) / p
-        out = (x * mask).astype(x.dtype, copy=False)
+        mask = ((np.random.rand(*x.shape) < p) / p).astype(x.dtype)
+        out = x * mask
     return out, (dropout_param, mask)
 
 

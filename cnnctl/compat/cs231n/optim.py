@@ -2,7 +2,8 @@
 
 `config` holds the settings and what a rule carries from step to step; a rule fills in what is
 missing, and makes one when it is None. Weights are not changed in place; Adam changes its m and v
-so. Of the engine's own optimizers only Adam is the same rule: the others move momentum differently.
+so. Adam runs in the engine's kernel, the others are a line of numpy each; only sgd_momentum differs from
+the engine's: its velocity holds the learning rate.
 """
 
 from typing import Any

@@ -41,14 +41,14 @@ class Solver:
         optim_config: the rule's settings, such as learning_rate.
         lr_decay: the learning rate is multiplied by this after every epoch.
         num_train_samples, num_val_samples: how many images accuracies are taken from; None for all.
-        checkpoint_name: after every epoch the parameters and histories are written to
+        checkpoint_name: after the first step and every epoch the parameters and histories are written to
             <checkpoint_name>_epoch_<n>.safetensors.
         print_every: every how many steps the loss is reported.
         on_line: hears each line, if `verbose`.
 
     Attributes:
         loss_history: the loss of every step.
-        train_acc_history, val_acc_history: accuracies before training, after every epoch, and at the end.
+        train_acc_history, val_acc_history: accuracies after the first step and after every epoch.
         best_val_acc, best_params: the best accuracy on the validation images, and the parameters
             that had it, which the model has after `train`.
         epoch: epochs done.

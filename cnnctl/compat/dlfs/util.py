@@ -61,9 +61,10 @@ def shuffle_dataset(x: Array, t: Array) -> tuple[Array, Array]:
 
 
 def smooth_curve(x: Array) -> Array:
-    """x smoothed by a Kaiser window of 11 points and beta 2, mirrored at both ends; as long as x.
+    """x smoothed by a Kaiser window of 11 points and beta 2, mirrored at both ends.
 
-    The mirror stands on the first point, but behind the last one, as in the book.
+    It is as long as x, from 6 points on. The mirror stands on the first point, but behind the last one, as
+    in the book.
     """
     window = np.kaiser(11, 2)
     mirrored = np.concatenate((x[5:0:-1], x, x[-1:-6:-1]))
