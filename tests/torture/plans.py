@@ -62,7 +62,7 @@ def check_plan(seed: int, number: int, tally: Tally) -> None:
     for step in range(STEPS):
         n = batch_size if step == 0 else max(batch_size - int(rng.integers(3)), 2)
         x, labels = rng.standard_normal((n, *network.input_shape)), rng.integers(classes, size=n)
-        loss, grads = network.loss_and_grads(x, labels, reference, L2)
+        loss, grads = network.loss_and_grads(x, labels, reference, l2=L2)
         scale = 1 / max(1.0, *(float(np.abs(g).max(initial=0)) for g in grads.values()))
         found = plan.step(x, labels, lr_scale=scale).loss
         check_bounded(tally, "loss", f"step {step}", np.array(found), np.array(loss), BOUND * loss, "float64")
