@@ -74,8 +74,9 @@ INLINE vec activate(const activation_kind kind, real alpha, vec x) {
     }
 }
 
-/* dx from dy and, where `kind` needs it, the activation's input x; for the others its output y. */
+/* Whether the gradient is taken from the activation's input; for the others its output does. */
 INLINE int needs_input(const activation_kind kind) { return kind >= ACTIVATION_GELU; }
+/* dx from dy and x, or y where that does. */
 INLINE vec activation_gradient(const activation_kind kind, real alpha, vec dy, vec x_or_y) {
     switch (kind) {
     case ACTIVATION_RELU:

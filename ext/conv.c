@@ -163,7 +163,7 @@ static void convolve(const conv_job *job, ptrdiff_t first, ptrdiff_t count, int 
         const real *image = pad_input(s, x + n * s->x.image, scratch + job->l.image);
         for (ptrdiff_t g = 0; g < count_products(s); g++)
             run_product(&p, image + g * (s->x.C / s->groups), job->filters + g * filters_size(&p),
-                        job->bias + g * bias_size(&p), 0, p.rows, z + n * s->z.image + g * p.filters);
+                        job->bias + g * bias_size(&p), z + n * s->z.image + g * p.filters);
         if (count_products(s) > 1)
             clear_padding(&s->z, z + n * s->z.image);
     }
@@ -351,7 +351,7 @@ static void find_input_gradient(const conv_job *job, const real *dz, real *scrat
         clear_padding(&s->x, dx);
 }
 
-/* The chunk's images: from (chunk's number) to (its successor's). */
+/* Where a chunk's images begin, and those of the one before it end. */
 static ptrdiff_t chunk_start(const conv_job *job, ptrdiff_t chunk) { return job->n * chunk / job->l.chunks; }
 
 static const real *view_dy(const conv_job *job, ptrdiff_t n) {

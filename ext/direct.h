@@ -226,8 +226,8 @@ static void pack_filters(const conv_shape *s, const real *w, ptrdiff_t group, re
     for (ptrdiff_t panel = 0; panel < panels_of(F); panel++)
         for (ptrdiff_t tap = 0; tap < taps; tap++)
             for (ptrdiff_t c = 0; c < C; c++)
-                pack_panel(1, at_most(PANEL, F - panel * PANEL),
-                           w + (tap * C + c) * s->z.pixel + group * F + panel * PANEL, 0,
+                pack_panel(at_most(PANEL, F - panel * PANEL),
+                           w + (tap * C + c) * s->z.pixel + group * F + panel * PANEL,
                            panels + panel * panel_size(&p) + panel_row(&p, C, tap, c) * PANEL);
     if (p.pair)
         pack_pair(&p, panels);
@@ -502,8 +502,8 @@ INLINE void compute_channelwise(const ptrdiff_t pixels, const product *p, const 
 }
 
 static void run_channelwise(const product *p, const real *image, const real *filters, const real *bias,
-                            ptrdiff_t first_row, ptrdiff_t end_row, real *out) {
-    for (ptrdiff_t oh = first_row; oh < end_row; oh++) {
+                            real *out) {
+    for (ptrdiff_t oh = 0; oh < p->rows; oh++) {
         ptrdiff_t first, end;
         valid_rows(p, oh, &first, &end);
         const real *line = image + (oh * p->row_stride - p->top + first * p->dilation) * p->line;
@@ -512,7 +512,7 @@ static void run_channelwise(const product *p, const real *image, const real *fil
             const real_int *keep = stored_lanes(at_most(VLEN, at_least(p->filters - c, 0)));
             for (ptrdiff_t ow = 0; ow < p->columns;) {
                 const real *from = line + ow * p->step + c;
-                real *to = out + (oh - first_row) * p->out_line + ow * p->out_step + c;
+                real *to = out + oh * p->out_line + ow * p->out_step + c;
                 const real *start = p->accumulate ? to : bias ? bias + c : no_bias;
                 ptrdiff_t start_step = p->accumulate ? p->out_step : 0;
                 if (ow + CHANNELWISE_PIXELS <= p->columns) {
@@ -583,17 +583,16 @@ static int all_finite(const real *from, ptrdiff_t count) {
 
 /* Rows in pairs. Each meets kernel rows that only the other has and whose filters are 0 for it: where that
  * would make inf * 0 = NaN, the two are computed one after the other. */
-static void run_pairs(const product *p, const real *image, const real *filters, const real *bias,
-                      ptrdiff_t first_row, ptrdiff_t end_row, real *out) {
+static void run_pairs(const product *p, const real *image, const real *filters, const real *bias, real *out) {
     product both = *p;
     both.kernel_h += p->pair;
-    ptrdiff_t top = at_least(first_row * p->row_stride - p->top, 0);
+    ptrdiff_t top = at_least(-p->top, 0);
     ptrdiff_t bottom =
-        at_most((end_row - 1) * p->row_stride - p->top + both.kernel_h * p->dilation, p->height);
+        at_most((p->rows - 1) * p->row_stride - p->top + both.kernel_h * p->dilation, p->height);
     int together = all_finite(image - p->image_start + top * p->line, (bottom - top) * p->line);
-    for (ptrdiff_t oh = first_row; oh < end_row; oh += 2) {
-        real *to = out + (oh - first_row) * p->out_line;
-        ptrdiff_t first, end, rows = at_most(2, end_row - oh);
+    for (ptrdiff_t oh = 0; oh < p->rows; oh += 2) {
+        real *to = out + oh * p->out_line;
+        ptrdiff_t first, end, rows = at_most(2, p->rows - oh);
         valid_rows(together ? &both : p, oh, &first, &end);
         run_pair(p, image, filters, bias, oh, first, end, 0, together ? rows : 1, to);
         if (together || rows == 1)
@@ -603,36 +602,36 @@ static void run_pairs(const product *p, const real *image, const real *filters, 
     }
 }
 
-/* Output rows [first_row, end_row) of one image and one group, from packed filters and a bias that zeros
- * fill up to bias_size; `out` is where the channels of the group in row first_row go. */
+/* One image and one group, from packed filters and a bias that zeros fill up to bias_size; `out` is where
+ * the channels of the group go. */
 static void run_product(const product *p, const real *image, const real *filters, const real *bias,
-                        ptrdiff_t first_row, ptrdiff_t end_row, real *out) {
+                        real *out) {
     image += p->image_start;
     out += p->out_start;
     if (p->channelwise) {
-        run_channelwise(p, image, filters, bias, first_row, end_row, out);
+        run_channelwise(p, image, filters, bias, out);
         return;
     }
     if (p->pair) {
-        run_pairs(p, image, filters, bias, first_row, end_row, out);
+        run_pairs(p, image, filters, bias, out);
         return;
     }
-    ptrdiff_t columns = p->columns;
-    if (rows_continue(p) && end_row > first_row) {
-        columns *= end_row - first_row;
-        end_row = first_row + 1;
+    ptrdiff_t rows = p->rows, columns = p->columns;
+    if (rows_continue(p) && rows > 1) {
+        columns *= rows;
+        rows = 1;
     }
     for (ptrdiff_t panel = 0; panel < panels_of(p->filters); panel++) {
         ptrdiff_t count = at_most(PANEL, p->filters - panel * PANEL), vectors = ceil_div(count, VLEN);
         ptrdiff_t fill = panel + 1 < panels_of(p->filters) ? count : p->fill - panel * PANEL;
         ptrdiff_t tiles = ceil_div(columns, TILE_PIXELS(p->taps, vectors));
         int direct = vectors * VLEN <= fill; /* otherwise a neighbour's channels follow */
-        for (ptrdiff_t oh = first_row; oh < end_row; oh++) {
+        for (ptrdiff_t oh = 0; oh < rows; oh++) {
             ptrdiff_t first, end;
             valid_rows(p, oh, &first, &end);
             product_tile t = start_row(p, image, filters + panel * panel_size(p), oh, first, end);
             t.keep = keep_of(count, vectors);
-            real *to = out + (oh - first_row) * p->out_line + panel * PANEL;
+            real *to = out + oh * p->out_line + panel * PANEL;
             for (ptrdiff_t i = 0; i < tiles; i++) {
                 ptrdiff_t pixels = tile_start(columns, tiles, i + 1) - tile_start(columns, tiles, i);
                 real aside[MAX_TILE * PANEL];
@@ -661,7 +660,7 @@ static void run_flipped(const conv_shape *s, const real *dz, const real *filters
         for (ptrdiff_t column = 0; column < count_phases(s->window.stride_w, s->x.W); column++) {
             product p = flipped_product(s, row, column);
             p.accumulate = accumulate;
-            run_product(&p, dz, filters, NULL, 0, p.rows, dx);
+            run_product(&p, dz, filters, NULL, dx);
             filters += filters_size(&p);
         }
 }

@@ -107,7 +107,7 @@ enum { PADDING_ZERO, PADDING_EDGE, PADDING_REFLECT };
 typedef struct {
     image_shape image; /* as it is to lie; H, W, C are those of the pixels too */
     int bytes;         /* pixels are uint8_t, otherwise float */
-    int padding;       /* what lies outside: */
+    int padding;       /* one of those */
 } prepare_shape;
 
 typedef struct {
@@ -124,8 +124,8 @@ enum { LOSS_CROSS_ENTROPY, LOSS_HINGE, LOSS_SQUARED_ERROR };
 typedef struct {
     int kind; /* one of those */
     double smoothing, margin;
-    const void *weights; /* cross-entropy's, of the classes, padded as scores are; NULL for 1 each,
-                          * which smoothing does not take */
+    const void *weights; /* cross-entropy's, of the classes, padded as scores are; NULL means 1 each, but
+                          * not with smoothing, which reads them */
 } loss_settings;
 
 /* UPDATE_NONE changes nothing: it is for those who want the sum of dw^2. */
@@ -232,7 +232,7 @@ typedef struct {
 
     /* In place; returns the sum of w^2 before the step, NaN if w or a slot is not finite after it. */
     double (*update)(const update_settings *, int threads, ptrdiff_t count, const update_arrays *);
-    /* dw + l1 sign(w); returns the sum of |w|. A double in `sums` a block of UPDATE_BLOCK. */
+    /* dw + l1 sign(w); returns the sum of |w|. `sums` has room for a double per UPDATE_BLOCK elements. */
     double (*add_l1_gradient)(int threads, ptrdiff_t count, double l1, const void *w, void *dw, double *sums);
     /* Work to be timed, the same on each thread; return the operations done or the bytes moved. */
     double (*fma_burst)(int threads, ptrdiff_t rounds);

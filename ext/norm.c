@@ -61,10 +61,11 @@ static batchnorm_job place_scratch(sweep w, real *scratch) {
     return job;
 }
 
-/* Number of pixels of a block, and the last + 1 block of a chunk. */
+/* Pixels in a block: the last may have fewer. */
 static ptrdiff_t block_pixels(const sweep *w, ptrdiff_t block) {
     return at_most(w->block, w->pixels - block * w->block);
 }
+/* Where a chunk begins, and the one before it ends. */
 static ptrdiff_t first_block(const sweep *w, ptrdiff_t chunk) { return w->blocks * chunk / w->chunks; }
 
 /* Call function(vectors, j, rows, ...) with a constant number of vectors for columns j. */

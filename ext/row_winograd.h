@@ -295,7 +295,7 @@ static void multiply_band(const product *p, const row_layout *l, ptrdiff_t oh, p
         }
 }
 
-/* Add the weight gradient of one image, at the points: it stays in the worker's scratch, */
+/* Add one image's weight gradient, at the points, to the worker's sum in its scratch. */
 static void add_row_gradient(const conv_shape *s, const real *x, const real *dz, real *scratch) {
     row_layout l = lay_out_rows(s);
     product p = row_product(s);
@@ -314,13 +314,13 @@ static void add_row_gradient(const conv_shape *s, const real *x, const real *dz,
     }
 }
 
-/* which is cleared before the first image, */
+/* To be called before the first image of a worker. */
 static void clear_row_gradient(const conv_shape *s, real *scratch) {
     row_layout l = lay_out_rows(s);
     memset(scratch + l.gradient, 0, (size_t)(l.total - l.gradient) * sizeof(real));
 }
 
-/* and added to dw after the last. */
+/* Add the worker's sum to dw, after its last image. */
 static void finish_row_gradient(const conv_shape *s, const real *scratch, real *dw) {
     product p = row_product(s);
     ptrdiff_t C = s->x.C, kernel_w = s->window.kernel_w, row = s->z.pixel;

@@ -361,15 +361,18 @@ INLINE void undo_image(const undo_mode mode, const sandwich_image *m, const real
     }
 }
 
-/* The gradient du = dL/d(scale z + shift + r) of one image, given dy: stored in full, */
+/* Store one image's gradient du = dL/d(scale z + shift + r), given dy. */
 static void store_gradient(const sandwich_image *m, const real *dy, const tap_index *index, real *du) {
     undo_image(UNDO_STORE, m, dy, index, &(undo_sink){.to = du}, du);
 }
-/* summed, and stored on the way if sink->to is given, */
+
+/* Sum du over the pixels, and store it on the way if sink->to is given. */
 static void sum_gradients(const sandwich_image *m, const real *dy, const tap_index *index,
                           const undo_sink *sink, real *spread) {
     undo_image(UNDO_SUM, m, dy, index, sink, spread);
 }
+
+/* Take a stored du on to dz. */
 static void apply_kept_gradient(const sandwich_image *m, const real *du, const undo_sink *sink) {
     for (ptrdiff_t pixel = 0; pixel < m->s->z.H * m->s->z.W; pixel++)
         for (ptrdiff_t c = 0; c < m->s->z.pixel; c += VLEN) {
@@ -377,7 +380,8 @@ static void apply_kept_gradient(const sandwich_image *m, const real *du, const u
             emit(UNDO_APPLY, m, sink, at, c, load(du + at), NULL);
         }
 }
-/* or taken on to dz. `spread` has room for an image of z. */
+
+/* Take dy on to dz in one go. `spread` has room for an image of z. */
 static void apply_gradient(const sandwich_image *m, const real *dy, const tap_index *index,
                            const undo_sink *sink, real *spread) {
     undo_image(UNDO_APPLY, m, dy, index, sink, spread);

@@ -23,19 +23,15 @@ extern const kernel_table NAME(kernels);
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #define TILE_ROWS 14 /* 14 x 2 accumulators of 32 registers */
-#define DOT_ROWS 5   /* 5 x 5 accumulators */
 #elif defined(__aarch64__)
 #define VECTOR_BYTES 16
 #define TILE_ROWS 12
-#define DOT_ROWS 5
 #elif defined(__AVX__)
 #define VECTOR_BYTES 32
 #define TILE_ROWS 6 /* 6 x 2 of 16 registers */
-#define DOT_ROWS 3
 #else
 #define VECTOR_BYTES 16
 #define TILE_ROWS 6
-#define DOT_ROWS 3
 #endif
 
 #if REAL_BITS == 64
@@ -174,12 +170,10 @@ INLINE void accumulate_tn(const ptrdiff_t rows, const ptrdiff_t vectors, vec sum
     }
 }
 
-/* Copy `columns` of each row of b into rows of PANEL, zeros behind them. */
-INLINE void pack_panel(ptrdiff_t rows, ptrdiff_t columns, const real *b, ptrdiff_t step, real *panel) {
-    for (ptrdiff_t k = 0; k < rows; k++) {
-        memcpy(panel + k * PANEL, b + k * step, (size_t)columns * sizeof(real));
-        memset(panel + k * PANEL + columns, 0, (size_t)(PANEL - columns) * sizeof(real));
-    }
+/* A row of PANEL: `columns` of b, zeros behind them. */
+INLINE void pack_panel(ptrdiff_t columns, const real *b, real *panel) {
+    memcpy(panel, b, (size_t)columns * sizeof(real));
+    memset(panel + columns, 0, (size_t)(PANEL - columns) * sizeof(real));
 }
 
 #endif

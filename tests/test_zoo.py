@@ -74,10 +74,13 @@ def test_rows_find_their_place() -> None:
 
 def test_what_is_reached_is_written_once(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
-    file.write_text("# What\n# Where\ndata: {}\n")
+    file.write_text("# What\n# Where\nx: 1\n\ny: 2\n")
     for accuracy in (12.345, 99.5):
         write_reached(file, accuracy)
-    assert file.read_text() == "# What\n# Where\n# Reaches 99.50 % on the test images.\ndata: {}\n"
+    assert (
+        file.read_text()
+        == "# What\n# Where\n# Reaches 99.50 % on the test images.\nx: 1\n\ny: 2\n"
+    )
 
 
 def test_means() -> None:

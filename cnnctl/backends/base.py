@@ -1127,7 +1127,7 @@ def check_groups(groups: int, channels: int) -> None:
 
 
 def check_lrn(x: Array, size: int, alpha: float, beta: float, k: float) -> None:
-    """Validate images and settings with which no power of 0 can be met."""
+    """Validate images, and settings that keep the root of local response normalisation above 0."""
     _check_dtype("x", x)
     if x.ndim != 4 or x.shape[1] < 1:
         raise ShapeError(f"x: shape {x.shape} is not (N, C, H, W) with at least one channel")

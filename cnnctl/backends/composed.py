@@ -267,6 +267,7 @@ class ComposedStage(Stage):
                 dx, *gradients = backend.scale_backward(dy, x, b.params["weight"])  # type: ignore[assignment]
             case DropoutSpec(rate, _, spatial):
                 dx = backend.dropout(dy, rate, self.seed, spatial)
+        # Fewer targets than gradients without a bias, which comes last, and none where dx alone is wanted.
         for gradient, target in zip(gradients, b.grads.values(), strict=False):
             target[...] = gradient
         if b.dx is not None and dx is not None:

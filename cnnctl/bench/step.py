@@ -98,7 +98,7 @@ class StepRow:
     """What one contender took.
 
     Attributes:
-        source: what it gathers batches from: pixels, or images normalized beforehand, all of them.
+        source: what it gathers batches from: pixels, or images normalised beforehand, all of them.
         steps: how many were counted; fewer of a peer's slower candidates.
         peak_memory_mb: of a process that runs a few steps on pixels and nothing else, in 10^6
             bytes; None for a peer's slower candidates.

@@ -138,7 +138,7 @@ def compute_loss(spec: LossSpec, scores: torch.Tensor, labels: torch.Tensor) -> 
 class Images:
     """The training images as tensors, and the batches made of them.
 
-    From pixels, a batch is gathered, normalised and brought into the layout. From normalized
+    From pixels, a batch is gathered, normalised and brought into the layout. From normalised
     images it is only gathered: all that was done once, beforehand, for all of them.
     """
 

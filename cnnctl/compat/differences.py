@@ -1,6 +1,6 @@
 """Central differences the courses' way: one fixed step, every element in turn, in place.
 
-For checks that are known by heart; `cnnctl gradcheck` chooses its steps and knows kinks.
+For those who know the courses' functions; `cnnctl gradcheck` chooses its steps and minds kinks.
 """
 
 from collections.abc import Callable, Iterator

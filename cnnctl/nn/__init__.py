@@ -1,10 +1,11 @@
 """Networks: layers, losses, initialisers, the sequence they form, and the plan that runs it."""
 
+from cnnctl.backends.specs import Shape
 from cnnctl.nn.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from cnnctl.nn.conv import Conv
 from cnnctl.nn.dropout import Dropout
 from cnnctl.nn.initializers import Constant, Gaussian, He, Initializer, Orthogonal, Xavier
-from cnnctl.nn.layer import Layer, Shape
+from cnnctl.nn.layer import Layer
 from cnnctl.nn.linear import Flatten, Linear
 from cnnctl.nn.loss import Hinge, Loss, SoftmaxCrossEntropy, SquaredError
 from cnnctl.nn.network import Network, SummaryRow

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from cnnctl.backends import specs
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import ALPHAS, ActivationSpec, Array, Spec
+from cnnctl.backends.specs import ALPHAS, ActivationSpec, Array, Shape, Spec
 from cnnctl.errors import check_real
-from cnnctl.nn.layer import Layer, Shape
+from cnnctl.nn.layer import Layer
 
 
 class Activation(Layer):

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array, ConvSpec, Sandwich, Spec
+from cnnctl.backends.specs import Array, ConvSpec, Sandwich, Shape, Spec
 from cnnctl.errors import ShapeError
 from cnnctl.geometry import Padding, Pair, Window, check_elements
 from cnnctl.nn.initializers import Initializer, check_init, draw_params
-from cnnctl.nn.layer import Layer, Shape, as_count, as_image
+from cnnctl.nn.layer import Layer, as_count, as_image
 
 
 class Conv(Layer):

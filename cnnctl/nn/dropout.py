@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array, DropoutSpec, Spec, mix_seed
+from cnnctl.backends.specs import Array, DropoutSpec, Shape, Spec, mix_seed
 from cnnctl.errors import check_real
 from cnnctl.nn.initializers import Initializer
-from cnnctl.nn.layer import Layer, Shape, as_image
+from cnnctl.nn.layer import Layer, as_image
 
 
 class Dropout(Layer):

@@ -1,6 +1,6 @@
 """From layers to the fused operations of a plan, and the values that pass between them.
 
-Decides what is done in one; knows shapes no more than arrays.
+Decides which layers become one operation; looks at neither shapes nor arrays.
 """
 
 from collections.abc import Sequence

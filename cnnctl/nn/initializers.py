@@ -34,7 +34,7 @@ class Initializer(ABC):
 
 @dataclass(frozen=True)
 class Gaussian(Initializer):
-    """Normal with a given standard deviation, whatever the fans."""
+    """Normal with mean 0 and a given standard deviation. Raises ConfigError unless that is above 0."""
 
     kind: ClassVar[str] = "gaussian"
 

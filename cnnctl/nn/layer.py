@@ -14,12 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array, Spec
+from cnnctl.backends.specs import Array, Shape, Spec
 from cnnctl.errors import CnnctlError, ConfigError, DtypeError, ShapeError
 from cnnctl.nn.initializers import Initializer
-
-Shape = tuple[int, ...]
-"""Extents per image, without the batch: (C, H, W) or (D,)."""
 
 
 class Layer(ABC):
@@ -120,7 +117,10 @@ class Layer(ABC):
         return output_shape
 
     def forward(self, x: Array, backend: Backend, *, training: bool) -> Array:
-        """y for x (N, *input_shape) of the layer's dtype. With `training`, a backward pass can follow."""
+        """y (N, *output_shape) for x (N, *input_shape). With `training`, a backward pass can follow.
+
+        Raises ShapeError or DtypeError for an x of another shape or dtype than the network's.
+        """
         self._check("x", x, self.input_shape)
         y, saved = self._forward(x, backend, training)
         if training:
@@ -128,7 +128,11 @@ class Layer(ABC):
         return y
 
     def backward(self, dy: Array, backend: Backend, *, need_dx: bool = True) -> Array | None:
-        """dx (None unless needed) of the last forward pass with training=True; sets `grads`."""
+        """dx, shaped as x was, for dy (N, *output_shape), of the last forward pass with training=True.
+
+        None unless needed. Sets `grads`. Raises CnnctlError without such a forward pass, and
+        ShapeError or DtypeError as `forward` does.
+        """
         if self._saved is None:
             raise CnnctlError(f"{self.name}: backward needs a forward pass with training=True before it")
         self._check("dy", dy, self.output_shape)
@@ -174,7 +178,7 @@ class Layer(ABC):
 
 
 def as_count(value: object, field: str) -> int:
-    """Read a number of things, at least one."""
+    """Read a number of things, at least one. Raises ShapeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ShapeError(f"{field}: {value!r} is not an integer")
     if value < 1:
@@ -183,14 +187,17 @@ def as_count(value: object, field: str) -> int:
 
 
 def as_image(shape: Shape) -> tuple[int, int, int]:
-    """Read the input shape of a layer that slides over images."""
+    """Read the input shape of a layer that slides over images. Raises ShapeError if it is a vector's."""
     if len(shape) != 3:
         raise ShapeError(f"input of shape {shape} is not an image (C, H, W)")
     return shape[0], shape[1], shape[2]
 
 
 def choose_names(layers: Sequence[object]) -> list[str]:
-    """A name for each layer; refuses what is no layer, used already, or named as another is."""
+    """A name for each layer.
+
+    Raises ConfigError for what is no layer, in a network already, or named as another is.
+    """
     if not layers:
         raise ConfigError("layers: a network without layers computes nothing; give at least one")
     names: list[str] = []

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import Array, FlattenSpec, LinearSpec, Spec
+from cnnctl.backends.specs import Array, FlattenSpec, LinearSpec, Shape, Spec
 from cnnctl.geometry import check_elements
 from cnnctl.nn.initializers import Initializer, check_init, draw_params
-from cnnctl.nn.layer import Layer, Shape, as_count
+from cnnctl.nn.layer import Layer, as_count
 
 
 class Linear(Layer):

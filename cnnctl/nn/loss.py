@@ -7,9 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend, check_loss_settings
-from cnnctl.backends.specs import Array, CrossEntropySpec, HingeSpec, LossSpec, SquaredErrorSpec
+from cnnctl.backends.specs import Array, CrossEntropySpec, HingeSpec, LossSpec, Shape, SquaredErrorSpec
 from cnnctl.errors import CnnctlError, ShapeError
-from cnnctl.nn.layer import Shape
 
 
 class Loss(ABC):

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cnnctl.backends.base import DTYPES, Backend
-from cnnctl.backends.specs import Array
+from cnnctl.backends.specs import Array, Shape
 from cnnctl.errors import ConfigError, DtypeError, ShapeError, describe_alternatives
 from cnnctl.nn.initializers import Initializer, check_init
-from cnnctl.nn.layer import Layer, Shape, as_count, choose_names
+from cnnctl.nn.layer import Layer, as_count, choose_names
 from cnnctl.nn.loss import Loss, SoftmaxCrossEntropy
 from cnnctl.optim.penalty import Penalty
 

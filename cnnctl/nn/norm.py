@@ -7,10 +7,10 @@ import numpy as np
 
 from cnnctl.backends.base import Backend, check_groups, check_lrn_settings
 from cnnctl.backends.composed import move_statistics
-from cnnctl.backends.specs import Array, BatchNormSpec, GroupNormSpec, LrnSpec, Spec
+from cnnctl.backends.specs import Array, BatchNormSpec, GroupNormSpec, LrnSpec, Shape, Spec
 from cnnctl.errors import check_real
 from cnnctl.nn.initializers import Initializer
-from cnnctl.nn.layer import Layer, Shape, as_count, as_image
+from cnnctl.nn.layer import Layer, as_count, as_image
 
 
 class BatchNorm(Layer):

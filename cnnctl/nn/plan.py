@@ -116,6 +116,9 @@ class Plan:
         memory_bytes: everything the plan holds, parameters and slots included.
         step_count: updates made so far; Adam's bias correction and dropout depend on it.
         norms: those of the last step, if it was measured.
+
+    Raises ConfigError for a bound or penalty that is not finite or out of range, ShapeError for a
+    count below 1, and MemoryError where the machine has no room for it.
     """
 
     def __init__(
@@ -186,8 +189,10 @@ class Plan:
         """One update from up to `accumulate` batches, by the mean gradient over all their images.
 
         It is that of one large batch, up to rounding, unless norms take each batch's own statistics.
-        With `measure`, `norms` are taken, which needs a copy of the weights for that time. Raises
-        Diverged as `step` does.
+        With `measure`, `norms` are taken, which needs a copy of the weights for that time.
+
+        Raises ConfigError without an optimizer, ShapeError for no batches or more than `accumulate`,
+        and Diverged as `step` does.
         """
         if self.optimizer is None:
             raise ConfigError("optimizer: this plan was made without one, so it cannot train")

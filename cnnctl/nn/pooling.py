@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend, check_pool_window
-from cnnctl.backends.specs import Array, Pool, PoolSpec, ScaleSpec, Spec
+from cnnctl.backends.specs import Array, Pool, PoolSpec, ScaleSpec, Shape, Spec
 from cnnctl.geometry import Padding, Pair, Window
 from cnnctl.nn.initializers import Initializer
-from cnnctl.nn.layer import Layer, Shape, as_image
+from cnnctl.nn.layer import Layer, as_image
 
 
 class WindowPool(Layer):

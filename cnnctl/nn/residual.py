@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnctl.backends.base import Backend
-from cnnctl.backends.specs import AddSpec, Array, Spec
+from cnnctl.backends.specs import AddSpec, Array, Shape, Spec
 from cnnctl.errors import ConfigError, ShapeError
 from cnnctl.nn.initializers import Initializer
-from cnnctl.nn.layer import Layer, Shape, choose_names
+from cnnctl.nn.layer import Layer, choose_names
 
 
 class Residual(Layer):

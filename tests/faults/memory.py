@@ -185,10 +185,10 @@ def check_growth(name: str, tally: Tally) -> None:
 
 
 def check_scratch(name: str) -> None:
-    """From where all threads have their share on, more images take no more scratch.
+    """Once every thread has its share, more images take no more scratch.
 
-    Except for what is there once an image, and is no unfolded one: sums and gradients of a fully connected
-    stage's outputs, and of a norm its moments and the gradient between its two passes.
+    Except for what each image needs of its own, none of which is an unfolded image: sums and gradients of a
+    fully connected stage's outputs, a norm's moments, and the gradient between a norm's two passes.
     """
     for stage in plan_stages(name):
         norm, linear = bool(stage.statistics), type(stage).__name__ == "LinearStage"

@@ -13,7 +13,7 @@ HEAD = """\
 | config | network | epochs | training | validation | test | seconds | elsewhere |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
-REACHED = re.compile(r"^# Reaches (\d+\.\d\d) % on the test images\.$", re.M)
+REACHED = re.compile(r"^# Reaches (\d+\.\d\d) % on the test images\.\n", re.M)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def read_reached(config: str) -> float | None:
 
 def write_reached(path: Path, accuracy: float) -> None:
     """Put the figure below the lines that say what the config is."""
-    text = REACHED.sub("", path.read_text()).replace("\n\n", "\n", 1)
-    lines = text.splitlines(keepends=True)
+    lines = REACHED.sub("", path.read_text()).splitlines(keepends=True)
     end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
     lines.insert(end, f"# Reaches {accuracy:.2f} % on the test images.\n")
     path.write_text("".join(lines))

@@ -123,7 +123,7 @@ class Adam:
                 lr=self.lr,
                 beta1=self.beta1,
                 beta2=self.beta2,
-                eps=EPS / sqrt(1 - self.beta2**self.iter),  # the engine adds its own behind the correction
+                eps=EPS / sqrt(1 - self.beta2**self.iter),  # the engine corrects v before it adds eps
             )
             if weights is not w:  # not contiguous
                 w[...] = weights
