@@ -126,7 +126,8 @@ class Window:
         if self.kernel[0] * self.kernel[1] > MAX_TAPS:
             raise ShapeError(f"kernel: {self.kernel} has more than {MAX_TAPS} taps")
         check_elements((height + sum(self.padding[0]), width + sum(self.padding[1])), "padded image")
-        check_elements(self.stride, "stride")
+        if self.stride[0] * self.stride[1] > MAX_ELEMENTS:
+            raise ShapeError(f"stride: {self.stride} is longer than any image; give at most its extents")
 
     def row_taps(self, oh: int, height: int) -> list[tuple[int, int]]:
         """(kh, ih) of the taps of output row `oh` that fall inside the image, in order."""

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnctl.check.images import IMAGE_SHAPES
 from cnnctl.config import load_config
+from cnnctl.data.catalog import CATALOG
 from tests.zoo import __main__ as zoo
 from tests.zoo.entries import CONFIGS, ENTRIES, Entry, choose_entries
 from tests.zoo.table import BEGIN, END, HEAD, README, Figures, average, read_columns, read_reached, read_rows
@@ -24,7 +24,7 @@ def make_images(tmp_path: Path):
 
     def make(name: str) -> str:
         labels = np.arange(30) % 10
-        images = np.random.default_rng(0).integers(0, 60, (30, *IMAGE_SHAPES[name]))
+        images = np.random.default_rng(0).integers(0, 60, (30, *CATALOG[name].image_shape))
         images[np.arange(30), 0, labels] += 150
         arrays = {"x_train": images[:20], "x_test": images[20:]}
         arrays = {key: x.astype(np.uint8) for key, x in arrays.items()}
@@ -77,10 +77,7 @@ def test_what_is_reached_is_written_once(tmp_path: Path) -> None:
     file.write_text("# What\n# Where\nx: 1\n\ny: 2\n")
     for accuracy in (12.345, 99.5):
         write_reached(file, accuracy)
-    assert (
-        file.read_text()
-        == "# What\n# Where\n# Reaches 99.50 % on the test images.\nx: 1\n\ny: 2\n"
-    )
+    assert file.read_text() == "# What\n# Where\n# Reaches 99.50 % on the test images.\nx: 1\n\ny: 2\n"
 
 
 def test_means() -> None:

@@ -136,7 +136,7 @@ def measure_network(
     plan = build_plan(config.solver, workload.create_network(), workload.batch_size, backend)
     timed, step_s, peak = time_step(plan, lambda number: batches.draw(*workload.locate(number)), seconds)
     total_s = sum(entry.total_s for entry in timed)
-    rows = [make_row(entry, peak, total_s) for entry in timed]
+    rows = [describe_timed(entry, peak, total_s) for entry in timed]
     return OpsReport(conditions, backend.threads, peak / GIGA, MS * step_s, tuple(rows))
 
 
@@ -153,7 +153,8 @@ def measure_cases(
         entries += [entry for entry in timed if entry.operation.name == case.layer]
         peak = max(peak, peak_now)
     rows = [
-        replace(make_row(entry, peak), name=case.name) for case, entry in zip(CASES, entries, strict=True)
+        replace(describe_timed(entry, peak), name=case.name)
+        for case, entry in zip(CASES, entries, strict=True)
     ]
     return OpsReport(conditions, backend.threads, peak / GIGA, None, tuple(rows))
 
@@ -288,7 +289,7 @@ def find_fma_burst(backend: Backend, dtype: str) -> Burst:
     return burst
 
 
-def make_row(timed: Timed, peak: float, step_s: float | None = None) -> OpRow:
+def describe_timed(timed: Timed, peak: float, step_s: float | None = None) -> OpRow:
     """The figures of one operation; `peak` in operations a second, `step_s` what all of them take."""
     operation, forward_s, backward_s = timed.operation, timed.forward_s, timed.backward_s
     row = OpRow(

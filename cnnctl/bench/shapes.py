@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from cnnctl.config.fields import Count, RunName, Section, accept, kind_of, one_of, refuse
-from cnnctl.config.load import describe_problem
+from cnnctl.config.load import validate_tree
 from cnnctl.config.network import AvgPoolConfig, ConvConfig, LayerConfig, LinearConfig, MaxPoolConfig
 from cnnctl.config.strict_yaml import Node, parse_yaml, read_yaml, show_value
 from cnnctl.errors import ConfigError, ShapeError
@@ -112,18 +112,14 @@ class Case:
 def read_cases(path: str | None = None) -> tuple[str, tuple[Case, ...]]:
     """A file's text and the cases in it; without one, the courses'.
 
-    Raises ConfigError, one line that begins with the place, for what is not usable.
+    Raises ConfigError, a line for each problem, first the place, for what is not usable.
     """
     if path is None:
         text, tree = COURSE_CASES, parse_yaml(COURSE_CASES, "courses")
     else:
         tree = read_yaml(path)
         text = Path(path).read_text(encoding="utf-8")
-    try:
-        config = ShapesConfig.model_validate(tree.to_data())
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)[0]
-        raise ConfigError(describe_problem(details, tree)) from None
+    config = validate_tree(tree, ShapesConfig)
     cases: dict[str, Case] = {}
     for number, settings in enumerate(config.cases):
         kind = settings.layer.kind

@@ -11,18 +11,17 @@ from itertools import chain
 import numpy as np
 
 from cnnctl.backends.cpu import available_threads
-from cnnctl.check.images import IMAGE_SHAPES
 from cnnctl.config import RunConfig
 from cnnctl.data import Batches, Dataset, Normalizer, Split, make_splits
+from cnnctl.data.catalog import find_entry
 from cnnctl.data.dataset import Array
 from cnnctl.data.pipeline import epoch_order
 from cnnctl.errors import ConfigError, DataError, describe_alternatives
 from cnnctl.nn import Network
 from cnnctl.train.build import build_network, open_dataset
 
-_TRAINING_IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
-SYNTHETIC = {name: (count, *IMAGE_SHAPES[name][:2]) for name, count in _TRAINING_IMAGES.items()}
-"""Training images, channels and side of the data sets that random pixels can stand in for."""
+SYNTHETIC = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
+"""Training images of the data sets that random pixels can stand in for."""
 CLASSES = 10
 TEST_IMAGES = 10_000
 
@@ -87,18 +86,19 @@ class Workload:
 def draw_synthetic(name: str, seed: int = 0) -> Dataset:
     """Random pixels and labels, as many and as large as the data set of that name has.
 
-    Raises ConfigError for one whose extents are not known beforehand.
+    Raises ConfigError for one that is drawn on the spot, or whose extents are not known beforehand.
     """
     if name not in SYNTHETIC:
         raise ConfigError(f"synthetic: {name!r} cannot be made up; {describe_alternatives(name, SYNTHETIC)}")
-    count, channels, side = SYNTHETIC[name]
+    shape = find_entry(name).image_shape
+    assert shape is not None
     rng = np.random.default_rng(seed)
     train, test = (
         Split(
-            rng.integers(0, 256, (images, channels, side, side), np.uint8),
+            rng.integers(0, 256, (images, *shape), np.uint8),
             rng.integers(0, CLASSES, images, np.int64),
         )
-        for images in (count, TEST_IMAGES)
+        for images in (SYNTHETIC[name], TEST_IMAGES)
     )
     return Dataset(name, train, test, tuple(map(str, range(CLASSES))))
 

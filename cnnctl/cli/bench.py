@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.config import override_option
 from cnnctl.cli.groups import HintingGroup
 from cnnctl.cli.naive_vs_fast import naive_vs_fast
-from cnnctl.cli.options import config_argument, data_dir_option, json_option, optional_config_argument
+from cnnctl.cli.options import (
+    config_argument,
+    data_dir_option,
+    json_option,
+    optional_config_argument,
+    override_option,
+)
 from cnnctl.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:

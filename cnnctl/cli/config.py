@@ -14,19 +14,11 @@ import click
 from cnnctl.cli import display
 from cnnctl.cli.groups import HintingGroup
 from cnnctl.cli.new_file import force_option, refuse_existing, write_new_file
-from cnnctl.cli.options import PATH, complete_dataset, json_option
+from cnnctl.cli.options import PATH, complete_dataset, json_option, override_option
 from cnnctl.errors import ConfigError
 
 if TYPE_CHECKING:
     from cnnctl.config import RunConfig
-
-override_option = click.option(
-    "-o",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override one field, as in -o solver.epochs=3. Can be given many times.",
-)
 
 
 @click.group(cls=HintingGroup)
@@ -69,7 +61,7 @@ def init(
     It trains a shipped network as the configs that come with cnnctl do, on the data set of your choice. On a
     terminal, what is not given is asked for. Beside FILE goes the schema that editors complete keys by.
     """
-    from cnnctl.config.json_schema import FILES, SCHEMAS, dump_schema, name_schema
+    from cnnctl.config.json_schema import FILES, SCHEMAS, dump_schema, format_schema_line
     from cnnctl.train.starter import DATASET, NETWORK, create_starter
 
     to_stdout = to_stdout or file == "-"
@@ -93,7 +85,7 @@ def init(
     folder = os.path.dirname(file)
     text = create_starter(network, dataset, path, folder)
     following = f"cnnctl train {shlex.quote(file)}"
-    text = f"{name_schema(FILES['run'])}{text}\n# Next: {following}\n"
+    text = f"{format_schema_line(FILES['run'])}{text}\n# Next: {following}\n"
     write_new_file(file, text, force=force)
     schema = os.path.join(folder, FILES["run"])
     if force or not Path(schema).exists():

@@ -11,11 +11,7 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.groups import HintingGroup
-from cnnctl.cli.options import PATH, complete_dataset, json_option
-
-data_dir_option = click.option(
-    "--data-dir", type=PATH, metavar="DIR", help="Where data sets lie; looked into before CNNCTL_DATA_DIR."
-)
+from cnnctl.cli.options import PATH, complete_dataset, data_dir_option, json_option
 
 
 @click.group(cls=HintingGroup)

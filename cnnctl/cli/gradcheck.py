@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from cnnctl.cli import display
-from cnnctl.cli.config import override_option
 from cnnctl.cli.groups import ExampleCommand
-from cnnctl.cli.options import complete_backend, data_dir_option, json_option, optional_config_argument
+from cnnctl.cli.options import (
+    complete_backend,
+    data_dir_option,
+    json_option,
+    optional_config_argument,
+    override_option,
+)
 from cnnctl.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:

@@ -36,7 +36,16 @@ optional_config_argument = click.argument("config", type=PATH, required=False)
 runs_dir_option = click.option(
     "--runs-dir", type=PATH, default="runs", show_default=True, metavar="DIR", help="Where runs lie."
 )
-data_dir_option = click.option("--data-dir", type=PATH, metavar="DIR", help="Where data sets lie.")
+data_dir_option = click.option(
+    "--data-dir", type=PATH, metavar="DIR", help="Where data sets lie; looked into before CNNCTL_DATA_DIR."
+)
+override_option = click.option(
+    "-o",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a field of the config, as in -o solver.epochs=3. Can be given many times.",
+)
 checkpoint_option = click.option(
     "--checkpoint",
     type=click.Choice(["last", "best"]),

@@ -77,16 +77,16 @@ def _draw_mistakes(path: Path, data_dir: str | None, notes: dict[str, str]) -> N
 
 
 def _measure(path: Path, data_dir: str | None, notes: dict[str, str]) -> "Table | None":
-    """The parts of a training step, timed here and now, on random images where their size is known."""
+    """The parts of a training step, timed here and now, on random images where those can stand in."""
     from cnnctl.bench.ops import measure_network
-    from cnnctl.check.images import IMAGE_SHAPES
+    from cnnctl.bench.workload import SYNTHETIC
     from cnnctl.config import load_config
     from cnnctl.plot.report import Table
 
     try:
         config = load_config(path / "resolved.yaml")
-        is_known = config.data.dataset in IMAGE_SHAPES
-        found = measure_network(config, synthetic=is_known, data_dir=data_dir, seconds=TIMING_SECONDS)
+        synthetic = config.data.dataset in SYNTHETIC
+        found = measure_network(config, synthetic=synthetic, data_dir=data_dir, seconds=TIMING_SECONDS)
     except CnnctlError as error:
         notes["Timing"] = str(error)
         return None

@@ -126,12 +126,12 @@ def compare(names: tuple[str, ...], runs_dir: str, as_json: bool) -> None:
     """Show where two or more runs differ: their configs, then their figures."""
     from cnnctl.config.strict_yaml import show_value
     from cnnctl.train.run_directory import find_run
-    from cnnctl.train.runs import compare_configs, summarize_run
+    from cnnctl.train.runs import find_differences, summarize_run
 
     if len(names) < 2:
         raise click.UsageError("RUN: give two runs or more to compare")
     found = [summarize_run(find_run(name, Path(runs_dir))) for name in names]
-    differences = compare_configs([run.path for run in found])
+    differences = find_differences([run.path for run in found])
     if as_json:
         config = {difference.key: difference.values for difference in differences}
         document = {"schema": 1, "command": "runs compare", "runs": [_describe(run) for run in found]}

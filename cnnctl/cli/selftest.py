@@ -6,7 +6,7 @@ and leaves nothing behind.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
@@ -60,18 +60,15 @@ def selftest(seed: int, as_json: bool) -> None:
             findings.append(finding)
     wrong = [finding for finding in findings if not finding.ok]
     if as_json:
+        listed = [finding._asdict() for finding in findings]
         display.print_json(
-            {"schema": 1, "command": "selftest", "seed": seed, "ok": not wrong, **_list(findings)}
+            {"schema": 1, "command": "selftest", "seed": seed, "ok": not wrong, "findings": listed}
         )
     else:
         rows = [(name, outcome, "ok" if ok else "FAIL") for name, outcome, ok in findings]
         display.print_table("", ("what", "came out", "verdict"), rows)
     if wrong:
         raise CheckFailed(f"{wrong[0].name}: {wrong[0].outcome}; {len(wrong)} of {len(findings)} are wrong")
-
-
-def _list(findings: list[Finding]) -> dict[str, Any]:
-    return {"findings": [finding._asdict() for finding in findings]}
 
 
 def _try_all(seed: int, folder: Path) -> Iterator[Finding]:

@@ -11,7 +11,13 @@ import click
 
 from cnnctl.cli import display
 from cnnctl.cli.groups import ExampleCommand
-from cnnctl.cli.options import complete_run, data_dir_option, optional_config_argument, runs_dir_option
+from cnnctl.cli.options import (
+    complete_run,
+    data_dir_option,
+    optional_config_argument,
+    override_option,
+    runs_dir_option,
+)
 from cnnctl.cli.report import PAGE, write_run_report
 from cnnctl.cli.watch import Watcher, describe_run, print_scores
 from cnnctl.errors import CnnctlError, ConfigError, Diverged, Interrupted
@@ -27,7 +33,7 @@ from cnnctl.errors import CnnctlError, ConfigError, Diverged, Interrupted
     ),
 )
 @optional_config_argument
-@click.option("-o", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the config.")
+@override_option
 @click.option(
     "--resume",
     metavar="RUN",

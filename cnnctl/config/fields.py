@@ -32,14 +32,14 @@ def refuse(reason: str, *field: str | int, kind: Literal["value", "key"] = "valu
     return PydanticCustomError(kind, "{reason}", {"reason": reason, "field": field})
 
 
-def explain(explain: Callable[[Any], str]) -> WrapValidator:
+def explain(describe: Callable[[Any], str]) -> WrapValidator:
     """Say what is wrong with a value in place of whatever pydantic would say."""
 
     def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
             return handler(value)
         except ValidationError:
-            raise refuse(f": {show_value(value)} is not {explain(value)}") from None
+            raise refuse(f": {show_value(value)} is not {describe(value)}") from None
 
     return WrapValidator(validate)
 

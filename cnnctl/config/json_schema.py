@@ -54,7 +54,7 @@ def dump_schema(schema: Json) -> str:
     return json.dumps(schema, indent=1, allow_nan=False) + "\n"
 
 
-def name_schema(file: str) -> str:
+def format_schema_line(file: str) -> str:
     """The line at the top of a YAML file by which editors find that schema beside it."""
     return f"# yaml-language-server: $schema={file}\n"
 

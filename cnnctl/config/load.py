@@ -3,7 +3,7 @@
 `base: other.yaml` inherits: mappings merge, everything else replaces, and so does another
 kind of optimizer, schedule, loss or initializer. `-o a.b=value` is merged the same way, on top. A network
 given as a file name is read in, and a data path made absolute, so that a config stands
-for itself. Raises ConfigError, one line that begins with the place, and nothing else.
+for itself. Raises ConfigError, a line for each problem that begins with its place, and nothing else.
 """
 
 import os
@@ -196,10 +196,10 @@ def validate_tree(tree: Node, model: type[Model]) -> Model:
         return model.model_validate(tree.to_data())
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-    raise ConfigError(*(describe_problem(problem, tree) for problem in details))
+    raise ConfigError(*(_describe_problem(problem, tree) for problem in details))
 
 
-def describe_problem(error: ErrorDetails, tree: Node) -> str:
+def _describe_problem(error: ErrorDetails, tree: Node) -> str:
     """One line: place in the file, path of the value, what is wrong."""
     context = error["ctx"]
     path = (*error["loc"], *context["field"])

@@ -97,7 +97,7 @@ class StoredDataset:
 
     @property
     def is_usable(self) -> bool:
-        """Whether all is there that a download could add; what else is lacking, its reader says."""
+        """Whether a download could add nothing; files that it cannot bring are missed when they are read."""
         completable = {file.name for file in self.entry.files}.issuperset(self.form.members)
         return all(map(os.path.exists, self.files)) if completable else os.path.exists(self.path)
 

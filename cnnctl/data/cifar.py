@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 
 from cnnctl.data.dataset import Array, Split
-from cnnctl.data.files import FilePath, Stream, open_packed_file, read_at_most, read_exactly
+from cnnctl.data.files import (
+    SHOWN_CHARACTERS,
+    FilePath,
+    Stream,
+    open_packed_file,
+    read_at_most,
+    read_exactly,
+)
 from cnnctl.errors import DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -43,7 +50,6 @@ PROTOCOL = 2
 MAX_OPCODES = 100_000
 """Official batches have about 30,000: one for each label, two for the name of each image."""
 PLAIN_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE)
-SHOWN_CHARACTERS = 80
 
 
 def read_cifar10(place: FilePath) -> tuple[Split, Split, tuple[str, ...]]:

@@ -12,20 +12,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from cnnctl.errors import DataError
+from cnnctl.errors import DataError, quote
 
 FilePath = str | os.PathLike[str]
 Stream = io.BufferedIOBase | IO[bytes]
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 2**20
+SHOWN_CHARACTERS = 80
+
+
+def check_regular(path: FilePath) -> None:
+    """Refuse what is no regular file: opening a pipe might never end. Raises DataError."""
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: {'not a regular file' if os.path.exists(path) else 'no such file'}")
+
+
+def describe_cause(error: Exception) -> str:
+    """What a decoder complains of, on one line; the kind of error if it does not say."""
+    return quote(str(error).partition("\n")[0], SHOWN_CHARACTERS) or type(error).__name__
 
 
 @contextmanager
 def open_regular_file(path: FilePath) -> Iterator[io.BufferedReader]:
     """Open a regular file for reading; lack of memory or an I/O error in the block becomes a DataError."""
-    if not os.path.isfile(path):  # opening a pipe might never end
-        raise DataError(f"{path}: {'not a regular file' if os.path.exists(path) else 'no such file'}")
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             yield file

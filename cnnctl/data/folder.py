@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from cnnctl.data.dataset import MAX_CLASSES, MAX_IMAGE_BYTES, Array, Split
+from cnnctl.data.files import check_regular, describe_cause
 from cnnctl.errors import DataError
 from cnnctl.geometry import as_pair
 
@@ -36,12 +37,11 @@ MAX_FILE_BYTES = 2**27
 """Pillow takes some files into memory whole; one of MAX_PIXELS is shorter."""
 FREE_PIXELS = 2**20
 PIXELS_PER_BYTE = 400
-"""An image of more than FREE_PIXELS has no more for each byte of its file: PNG packs one colour so far."""
+"""An image of more than FREE_PIXELS has at most so many a byte of its file: as PNG packs one colour."""
 MAX_SCANS = 64
 """Of one JPEG, each of which visits all its pixels; encoders write about ten."""
 ANIMATED = {"PNG", "WEBP"}
 """Formats whose further images are frames, not previews as in the JPEGs of many cameras."""
-SHOWN_CHARACTERS = 80
 HELD_OUT = 10
 """One image of so many is for testing where there is no folder of test images."""
 TRAIN_STREAM, TEST_STREAM, HELD_OUT_STREAM = 0, 1, 2
@@ -87,13 +87,13 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Array:
 
     Raises DataError when there is no such file, or none that is fit to be decoded.
     """
-    _check_regular(path)
+    check_regular(path)
     return _decode_image(path, shape)
 
 
 def measure_image(path: Path) -> tuple[int, int]:
     """(height, width) from an image's header, in pixels. Raises DataError as `read_image` does."""
-    _check_regular(path)
+    check_regular(path)
     with _open_image(path) as image:
         return image.height, image.width
 
@@ -113,11 +113,6 @@ def list_files(folder: Path) -> list[Path]:
     if not files:
         raise DataError(f"{folder}: holds no image")
     return sorted(files)
-
-
-def _check_regular(path: Path) -> None:
-    if not os.path.isfile(path):  # opening a pipe might never end
-        raise DataError(f"{path}: {'not a regular file' if os.path.exists(path) else 'no such file'}")
 
 
 def _find_images(root: Path, seed: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
@@ -234,8 +229,7 @@ def _open_image(path: Path) -> Iterator["Image"]:
     except UnidentifiedImageError:
         raise DataError(f"{path}: not an image; files of {', '.join(FORMATS)} are read") from None
     except Exception as error:  # a dozen kinds, as the decoders have it
-        reason = str(error).partition("\n")[0][:SHOWN_CHARACTERS]
-        raise DataError(f"{path}: not a whole image ({reason or type(error).__name__})") from None
+        raise DataError(f"{path}: not a whole image ({describe_cause(error)})") from None
 
 
 class _BoundedFile(io.BufferedReader):

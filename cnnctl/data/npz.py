@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from cnnctl.data.dataset import MAX_CLASSES, MAX_IMAGE_BYTES, Array, Split
-from cnnctl.data.files import FilePath, Stream, open_regular_file, read_exactly
+from cnnctl.data.files import (
+    SHOWN_CHARACTERS,
+    FilePath,
+    Stream,
+    describe_cause,
+    open_regular_file,
+    read_exactly,
+)
 from cnnctl.errors import DataError
 
 CHANNELS = {1, 3}
@@ -26,7 +33,6 @@ ENCRYPTED = 1
 MAGIC = b"\x93NUMPY\1\0"
 MAX_HEADER_BYTES = 1024
 """numpy.save takes 118 for any array of numbers."""
-SHOWN_CHARACTERS = 80
 
 _NUMBER = r"[ \n]*(?:0|[1-9][0-9]{0,19})L?[ \n]*"
 _VALUE = rf"(?:'[^'\\]*'|True|False|\((?:(?:{_NUMBER},)+(?:{_NUMBER}|[ \n]*)|[ \n]*)\))"
@@ -47,10 +53,7 @@ def read_npz(path: FilePath) -> tuple[Split, Split, tuple[str, ...]]:
     except DataError:
         raise
     except Exception as error:  # zipfile knows a dozen kinds
-        reason = str(error).partition("\n")[0][:SHOWN_CHARACTERS]
-        raise DataError(
-            f"{path}: not a .npz file, or a damaged one ({reason or type(error).__name__})"
-        ) from None
+        raise DataError(f"{path}: not a .npz file, or a damaged one ({describe_cause(error)})") from None
     if train.images.shape[1:] != test.images.shape[1:] or train.images.dtype != test.images.dtype:
         raise DataError(
             f"{path}: images (C, H, W) of x_train are {train.images.dtype} {train.images.shape[1:]}, "

@@ -53,13 +53,16 @@ def draw_chart(series: Sequence[Series], columns: int, *, braille: bool) -> Char
     low, high = min(map(min, values)), max(map(max, values))
     labels = [f"{high:.3g}", *[""] * (ROWS - 2), f"{low:.3g}" if low < high else ""]
     width = max(1, columns - LABEL_CHARACTERS - 1)
-    scaled = [list(map(log10, shown)) for shown in values] if is_logarithmic(series) else values
+    title = TITLES[series[0].metric].replace("%", "as a fraction")
+    scaled: list[Sequence[float]] = [*values]
+    if is_logarithmic(series):
+        title, scaled = f"{title}, on a logarithmic scale", [list(map(log10, shown)) for shown in values]
     curves = [(one.x, shown) for one, shown in zip(series, scaled, strict=True)]
     left, right = min(one.x[0] for one in series), max(one.x[-1] for one in series)
     several = len({one.run for one in series}) > 1
     names = [f"{one.run} {one.name}" if several else one.name for one in series]
     return Chart(
-        TITLES[series[0].metric].replace("%", "as a fraction"),
+        title,
         draw_cells(curves, width, ROWS, braille=braille),
         [label.rjust(LABEL_CHARACTERS) for label in labels],
         f"{series[0].axis} {left:,} to {right:,}",

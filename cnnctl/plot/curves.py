@@ -1,7 +1,8 @@
 """Curves of one or several runs: a panel for each metric, with the numbers beside the picture.
 
 Of one run each series has its colour; of several, each run, and a metric's second series is dashed.
-What is smoothed is drawn over its raw values. Norms and ratios have a logarithmic scale.
+What is smoothed is drawn over its raw values. Norms and ratios have a logarithmic scale, and so have
+losses and learning rates that fall far.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ TITLES = {
     "speed": "training speed, images/s",
 }
 LOGARITHMIC = {"norms", "update-ratio"}
+FALLING = {"loss", "lr"}
+FAR = 20.0
+"""A metric that falls to less than one in so many has a logarithmic scale: its later part would be flat."""
 FROM_ZERO = {"lr", "speed"}
 COLUMNS = 3
 DOTTED = 30
@@ -96,7 +100,9 @@ def _draw_panel(panel: "Axes", series: Sequence[Series], runs: Sequence[str]) ->
 
 def is_logarithmic(series: Sequence[Series]) -> bool:
     """Whether a metric's series have a logarithmic scale: not if a value is 0."""
-    return series[0].metric in LOGARITHMIC and min(min(one.values) for one in series) > 0
+    values = [value for one in series for value in one.values]
+    falls_far = series[0].metric in FALLING and max(values) > FAR * min(values)
+    return min(values) > 0 and (falls_far or series[0].metric in LOGARITHMIC)
 
 
 def _choose_colour(number: int) -> str:

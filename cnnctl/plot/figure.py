@@ -96,10 +96,15 @@ def save_numbers(picture: Path, columns: Sequence[str], rows: Sequence[Sequence[
 @contextmanager
 def _house_style() -> Iterator[None]:
     """Matplotlib's own defaults and ours; what it has to say about fonts and caches is not passed on."""
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib as mpl
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import matplotlib as mpl
 
-    with warnings.catch_warnings(action="ignore"), mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
+        with warnings.catch_warnings(action="ignore"), mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(_STYLE)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -83,8 +83,7 @@ class Report:
         figures: a few figures for the top, name -> value as text.
         input_shape: of one image.
         classes, confusion: [t][p] counts images of class t taken for class p; None where unknown.
-        pictures: section's title -> pictures, or why there are none.
-        notes: what is missing and why.
+        notes: section's title -> why it has less than it might.
     """
 
     title: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from cnnctl.config import load_config
 from cnnctl.errors import CnnctlError
 from cnnctl.nn import Network
+from cnnctl.plot.curves import is_logarithmic
 from cnnctl.plot.insight import draw_filters
 from cnnctl.plot.report import Chart, Line, Picture, Report, Table
 from cnnctl.train.checkpoint import load_last_checkpoint
@@ -30,10 +31,7 @@ TITLES = {
     "update-ratio": "Update to weights",
     "speed": "Images per second",
 }
-LOGARITHMIC = {"lr", "norms", "update-ratio"}
 MISTAKES = "eval/last-mistakes.png"
-DECADES_OF_LOSS = 20.0
-"""A loss that falls to less than one in so many is drawn on decades: its later part would be flat."""
 SPAN_SHARE = 50
 """A curve is smoothed over this part of its points, if that is more than one."""
 
@@ -97,16 +95,9 @@ def _gather_charts(path: Path) -> list[Chart]:
     for series in read_curves(path):
         charts.setdefault((series.metric, series.axis), []).append(series)
     return [
-        Chart(TITLES[metric], axis, tuple(_draw_lines(found)), _is_logarithmic(found))
+        Chart(TITLES[metric], axis, tuple(_draw_lines(found)), is_logarithmic(found))
         for (metric, axis), found in charts.items()
     ]
-
-
-def _is_logarithmic(found: Sequence[Series]) -> bool:
-    """Of one metric: never if a value is 0, which has no logarithm."""
-    values = [value for series in found for value in series.values]
-    falls_far = found[0].metric == "loss" and max(values) > DECADES_OF_LOSS * min(values)
-    return min(values) > 0 and (falls_far or found[0].metric in LOGARITHMIC)
 
 
 def _draw_lines(found: Sequence[Series]) -> list[Line]:

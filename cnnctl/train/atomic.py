@@ -86,8 +86,11 @@ def open_regular(path: str | Path, flags: int) -> int:
 class AppendedFile:
     """A text file that only grows, and can be cut back to a known length when reopened."""
 
-    def __init__(self, path: Path, length: int = 0) -> None:
-        """Open `path` for appending, after cutting it to `length` bytes (0: all of it goes)."""
+    def __init__(self, path: Path, length: int) -> None:
+        """Open `path` for appending, after cutting it to `length` bytes.
+
+        Raises RunError if it has fewer, or the disk refuses.
+        """
         self.path = path
         with reporting_os_errors(path):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT

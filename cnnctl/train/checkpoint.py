@@ -3,12 +3,12 @@
 The tensors are `params/<key>` (natural layout), `statistics/<key>` (what norms gather),
 `optimizer/<slot>/<key>`, and the normalizer as `data/scale` and `data/shift`. The
 metadata is one JSON text under the key `cnnctl`; it starts with a SHA-256 over the whole
-file, in which the digest itself counts as 64 zeros. Any framework can open the file. It
-finds accidents, not forgers.
+file, in which the digest itself counts as 64 zeros: that finds accidents, not forgers. Any
+framework can open the file.
 
 Nothing is unpacked before the digest holds, and no pickle is read or written, ever. A
-file whose digest holds is not believed either: names and keys that no checkpoint has, or
-that it has once, and numbers that are none, are refused.
+file whose digest holds is not believed either: unknown names, keys given twice and numbers
+that are not finite are refused.
 """
 
 import hashlib

@@ -185,7 +185,8 @@ class Timing:
     @contextmanager
     def measure(self, activity: Literal["evaluation", "checkpoint"]) -> Iterator[None]:
         """Count the block's time for that, and what comes after it as what came before it."""
-        before = self._switch(intern(f"{activity}_seconds"))  # else caches of names keep every copy
+        # Interned: a cache of attribute names would keep each copy.
+        before = self._switch(intern(f"{activity}_seconds"))
         try:
             yield
         finally:

@@ -14,7 +14,8 @@ class Scores:
     """How well a network does on a set of images.
 
     Attributes:
-        loss: mean data loss per image, in nats, without the L2 penalty.
+        loss: mean loss per image, in nats if it is cross-entropy; penalties excepted, but for
+            `EpochInfo.train`.
         accuracy: fraction of the images whose highest score is that of their label.
         images: how many images were scored.
     """

@@ -6,6 +6,7 @@
       data.json       classes of its images       initial.safetensors  filters before training
       log.txt         what happened, with times   lock           held while somebody trains
       metrics.jsonl   metrics.csv                 timing.json    timing.csv
+      origin.json     of a fork, what it goes on from
       checkpoints/    eval/    figures/ (once there are some)
 
 A directory is complete before the first step: status.json comes last, and without it a
@@ -249,7 +250,7 @@ def find_run(run: str, runs_dir: Path) -> Path:
     runs = {name: runs_dir / name for name in list_names(runs_dir)}
     training = [path for path in runs.values() if (path / "config.yaml").is_file()]
     if run == "latest" and training:
-        return max(training, key=_get_age)
+        return max(training, key=_get_start)
     meant = [run] if run in runs else [name for name in runs if run and name.startswith(run)]
     meant = meant or [name for name in runs if run and _get_given_name(name) == run]
     meant = meant or [name for name in runs if run and _get_given_name(name).startswith(run)]
@@ -263,7 +264,7 @@ def find_run(run: str, runs_dir: Path) -> Path:
     raise RunError(f"run: {run!r} is neither a run directory nor the name of one under {runs_dir}; {hint}")
 
 
-def _get_age(path: Path) -> tuple[str, int]:
+def _get_start(path: Path) -> tuple[str, int]:
     return path.name[:15], (path / "config.yaml").stat().st_mtime_ns
 
 

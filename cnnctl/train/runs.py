@@ -128,7 +128,7 @@ def list_runs(runs_dir: Path) -> tuple[list[RunSummary], list[str]]:
     return sorted(summaries, key=lambda run: (run.started, run.path.name), reverse=True), problems
 
 
-def compare_configs(paths: Sequence[Path]) -> list[Difference]:
+def find_differences(paths: Sequence[Path]) -> list[Difference]:
     """Where the resolved configurations of runs differ. Raises ConfigError when one cannot be read."""
     configs = [read_yaml(str(path / "resolved.yaml")).to_data() for path in paths]
     return list(_find_differences("", configs))

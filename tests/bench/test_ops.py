@@ -9,8 +9,8 @@ from cnnctl.bench.ops import (
     Operation,
     Timed,
     create_case,
+    describe_timed,
     list_operations,
-    make_row,
     measure_cases,
     measure_network,
     time_step,
@@ -92,7 +92,7 @@ def test_each_case_has_a_stage_of_its_own(case):
 
 def test_figures_follow_from_times():
     stage = Operation("conv1", 10, do_nothing, do_nothing, macs=10**9, gradients=2, memory_bytes=3 * 10**6)
-    row = make_row(Timed(stage, forward_s=0.02, backward_s=0.08), peak=200e9, step_s=0.4)
+    row = describe_timed(Timed(stage, forward_s=0.02, backward_s=0.08), peak=200e9, step_s=0.4)
     assert (row.name, row.batch_size, row.memory_mb) == ("conv1", 10, 3)
     assert (row.forward_ms, row.backward_ms) == (20, 80)
     assert (row.forward_gflops, row.backward_gflops) == pytest.approx((100, 50))
@@ -101,13 +101,15 @@ def test_figures_follow_from_times():
 
 
 def test_what_moves_memory_has_a_bandwidth_and_no_operations():
-    row = make_row(Timed(Operation("update", 10, do_nothing, moved_bytes=4 * 10**8), 0.02, None), peak=200e9)
+    row = describe_timed(
+        Timed(Operation("update", 10, do_nothing, moved_bytes=4 * 10**8), 0.02, None), peak=200e9
+    )
     assert row.gigabytes_per_second == pytest.approx(20)
     assert (row.backward_ms, row.forward_gflops, row.share_percent, row.memory_mb) == (None,) * 4
 
 
 def test_what_computes_next_to_nothing_has_times_alone():
-    row = make_row(Timed(Operation("relu1", 10, do_nothing, do_nothing), 0.001, 0.001), peak=200e9)
+    row = describe_timed(Timed(Operation("relu1", 10, do_nothing, do_nothing), 0.001, 0.001), peak=200e9)
     assert (row.forward_gflops, row.gigabytes_per_second) == (None, None)
 
 

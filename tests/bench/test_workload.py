@@ -5,6 +5,7 @@ import pytest
 
 from cnnctl.bench import workload as workload_module
 from cnnctl.bench.workload import SYNTHETIC, Workload, draw_synthetic
+from cnnctl.data.catalog import CATALOG
 from cnnctl.data.pipeline import epoch_order
 from cnnctl.errors import ConfigError, DataError
 
@@ -63,11 +64,11 @@ def test_dropout_can_be_left_out_of_blocks_too(make_config):
 
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_random_pixels_have_the_extents_of_the_data_set(name, monkeypatch):
-    count, channels, side = SYNTHETIC[name]
-    monkeypatch.setitem(SYNTHETIC, name, (count // 1000, channels, side))
+    images = SYNTHETIC[name] // 1000
+    monkeypatch.setitem(SYNTHETIC, name, images)
     monkeypatch.setattr(workload_module, "TEST_IMAGES", 10)
     dataset = draw_synthetic(name)
-    assert dataset.train.images.shape == (count // 1000, channels, side, side)
+    assert dataset.train.images.shape == (images, *CATALOG[name].image_shape)
     assert (len(dataset.test), len(dataset.classes)) == (10, 10)
     assert np.array_equal(draw_synthetic(name).train.images, dataset.train.images)
 

@@ -85,6 +85,14 @@ def test_what_is_lacking_is_told(run_main, config, tmp_path):
     assert re.search(r"<h2 id=\"mistakes\">Mistakes</h2>\s*<p>[^<]*noise\.npz", page)
 
 
+def test_a_step_is_timed_on_images_drawn_on_the_spot(run_main, config, tmp_path):
+    config["data"] = {"dataset": "shapes", "image_size": 12, "train": 20, "test": 20}
+    config["network"] = {"layers": ["flatten", {"linear": 10}]}
+    run = train(config, runs_dir=tmp_path / "runs")
+    run_main("report", run.path)
+    assert "A training step of" in (run.path / "report.html").read_text()
+
+
 def test_training_writes_one_unless_told_not_to(run_main, config, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(config))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cnnctl.config import load_config, shipped
-from cnnctl.config.json_schema import FILES, SCHEMAS, dump_schema, name_schema
+from cnnctl.config.json_schema import FILES, SCHEMAS, dump_schema, format_schema_line
 from cnnctl.config.network import ConvConfig, GaussianConfig, LinearConfig
 from cnnctl.config.shipped import find_configs
 from cnnctl.config.solver import AdamConfig
@@ -38,7 +38,7 @@ def test_a_network_is_used(name: str) -> None:
 @pytest.mark.parametrize("file", [*RUNS, *(f"networks/{name}" for name in NETWORKS)])
 def test_a_file_begins_with_what_it_is_and_where_it_comes_from(file: str) -> None:
     first, *lines = (CONFIGS / file).read_text().splitlines(keepends=True)
-    assert first == name_schema(FILES["network" if "/" in file else "run"])
+    assert first == format_schema_line(FILES["network" if "/" in file else "run"])
     assert all(line.startswith("# ") for line in lines[:2])
 
 

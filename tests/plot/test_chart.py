@@ -61,3 +61,9 @@ def test_ratios_are_shown_by_their_logarithm() -> None:
     middle = read_characters(chart.rows)[ROWS // 2]
     assert (chart.labels[0].strip(), chart.labels[-1].strip()) == ("1", "0.01")
     assert middle[7] == "*"
+
+
+@pytest.mark.parametrize(("last", "words"), [(0.1, ", on a logarithmic scale"), (0.2, ""), (0.0, "")])
+def test_a_loss_that_falls_far_says_on_which_scale(last: float, words: str) -> None:
+    loss = Series("a", "loss", "training", "step", (1, 2), (2.5, last), None)
+    assert draw_chart([loss], 40, braille=True).title == f"loss, nats{words}"

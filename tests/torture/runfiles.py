@@ -26,7 +26,7 @@ from cnnctl.train import api
 from cnnctl.train.data_facts import read_data_facts
 from cnnctl.train.run_directory import RunDirectory
 from cnnctl.train.runs import (
-    compare_configs,
+    find_differences,
     follow_metrics,
     hash_config,
     list_files,
@@ -179,7 +179,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "hash": hash_config,
     "facts": lambda path: read_data_facts(RunDirectory(path)),
     "tail": lambda path: list(follow_metrics(path, 10)),
-    "differences": lambda path: compare_configs([path, path.parent / "20260101-000000-whole-aaaa"]),
+    "differences": lambda path: find_differences([path, path.parent / "20260101-000000-whole-aaaa"]),
 }
 SHOWING = (
     ("runs", "list", "--runs-dir", "RUNS"),

@@ -88,7 +88,7 @@ def test_an_appended_file_that_lost_bytes_is_refused(tmp_path):
 
 
 def test_a_full_disk_at_an_append_is_one_line(tmp_path, monkeypatch):
-    file = AppendedFile(tmp_path / "lines")
+    file = AppendedFile(tmp_path / "lines", 0)
     with Path("/dev/full").open("ab") as full:
         monkeypatch.setattr(file, "_file", full)
         with pytest.raises(RunError, match=r"lines: No space left on device$"):
@@ -107,4 +107,4 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
         case _:
             path.mkdir()
     with pytest.raises(RunError, match=r"lines: (not a regular file|Is a directory)"):
-        AppendedFile(path)
+        AppendedFile(path, 0)

@@ -14,7 +14,7 @@ from cnnctl.train.checkpoint import load_checkpoint
 from cnnctl.train.run_directory import RunDirectory, find_run
 from cnnctl.train.runs import (
     Difference,
-    compare_configs,
+    find_differences,
     follow_metrics,
     hash_config,
     list_files,
@@ -177,7 +177,7 @@ class TestComparison:
                     resolved = resolved.replace(old, new)
                 (path / "resolved.yaml").write_text(resolved)
                 paths.append(path)
-            return compare_configs(paths)
+            return find_differences(paths)
 
         return call
 
@@ -208,7 +208,7 @@ class TestComparison:
         paths = [add_run("first"), add_run("second")]
         (paths[1] / "resolved.yaml").unlink()
         with pytest.raises(ConfigError, match=r"second/resolved\.yaml: no such file"):
-            compare_configs(paths)
+            find_differences(paths)
 
 
 def compare_lists(values):
