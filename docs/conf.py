@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-sys.path[:0] = [str(DOCS), str(DOCS.parent)]
-
-from command_reference import write_command_reference  # noqa: E402
+sys.path.insert(0, str(DOCS.parent))
 
 import cnnctl  # noqa: E402
+from docs.command_reference import write_command_reference  # noqa: E402
 
 project = "cnnctl"
 author = "the cnnctl authors"
@@ -65,7 +64,7 @@ def write_references() -> None:
     folder.mkdir(exist_ok=True)
     pages = {"commands.md": write_command_reference}
     if (DOCS / "config_reference.py").exists():
-        pages["config.md"] = import_module("config_reference").write_config_reference
+        pages["config.md"] = import_module("docs.config_reference").write_config_reference
     for name, write in pages.items():
         path, text = folder / name, write()
         if not path.exists() or path.read_text(encoding="utf-8") != text:  # else Sphinx would read it again

@@ -1,5 +1,6 @@
 """The docs' config reference: every definition is in it, every key in its table, every example holds."""
 
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ BASE: dict[str, Any] = {
 
 def put_in_place(name: str, piece: Any) -> dict[str, Any]:
     """A config with that piece where it belongs."""
-    places: dict[str, Any] = {
+    places: dict[str, Callable[[], dict[str, Any]]] = {
         "run": lambda: {**piece, "network": BASE["network"]},
         "data": lambda: {**BASE, "data": piece},
         "augment": lambda: {**BASE, "data": {"dataset": "shapes", "augment": piece}},

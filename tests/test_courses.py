@@ -154,9 +154,9 @@ def test_a_demand_is_shown(demand: str) -> None:
         body = ast.parse((ROOT / file).read_text()).body if file.endswith(".py") else []
         assert (ROOT / file).is_file()
         for name in names:
-            [found] = [node for node in body if getattr(node, "name", None) == name] or [None]
-            assert found is not None, place
-            body = getattr(found, "body", [])
+            found = [node for node in body if getattr(node, "name", None) == name]
+            assert len(found) == 1, place
+            body = getattr(found[0], "body", [])
 
 
 def test_the_shallow_network_learns_two_images() -> None:

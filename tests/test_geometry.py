@@ -167,7 +167,7 @@ def test_a_pair_is_one_number_or_two(height: int, width: int) -> None:
 def test_a_window_cannot_be_changed() -> None:
     window = Window.create(3)
     with pytest.raises(AttributeError):
-        window.stride = (2, 2)
+        window.stride = (2, 2)  # type: ignore[misc]
     assert len({window, Window.create([3, 3]), Window.create(3, stride=2)}) == 2
 
 

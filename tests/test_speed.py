@@ -96,9 +96,12 @@ def _is_winograd(name: str) -> bool:
 def test_no_step_gets_away_with_another_result(problem: Problem, spoil) -> None:
     numbers = draw_numbers(problem)
     for step in list_steps(problem, numbers, 1):
-        spoiled = replace(step, read=lambda step=step: spoil(step.read()))
+
+        def read(step=step):
+            return spoil(step.read())
+
         with pytest.raises(Wrong, match=re.escape(step.name)):
-            check_steps(problem, numbers, [spoiled])
+            check_steps(problem, numbers, [replace(step, read=read)])
 
 
 def test_threads_must_not_show_in_a_bit(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,9 +280,7 @@ def test_without_pytorch_its_tables_stay(pages, monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize(("code", "error"), [(3, commands.Disagreement), (2, subprocess.CalledProcessError)])
 def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, code: int, error: type) -> None:
-    monkeypatch.setattr(
-        commands.subprocess, "run", lambda *args, **_: subprocess.CompletedProcess(args, code, "{}")
-    )
+    monkeypatch.setattr(subprocess, "run", lambda *args, **_: subprocess.CompletedProcess(args, code, "{}"))
     with pytest.raises(error):
         commands.run_bench("roofline")
 

@@ -44,7 +44,7 @@ class PoolTruth(NamedTuple):
     x: Array
     dy: Array
     y: Array
-    index: Array
+    index: Array  # type: ignore[assignment]  # tuples have a method of that name
     dx: Sum
 
 

@@ -272,7 +272,8 @@ def test_a_forked_child_has_a_pool_of_its_own(rng: np.random.Generator) -> None:
 def test_floating_point_mode_is_left_as_it_was(rng: np.random.Generator) -> None:
     """The kernels flush subnormals; numpy, before and after, must not."""
     tiny = np.float32(1e-40)
-    create_backend("fast", threads=2).linear_forward(*[integers(rng, (40, 64), "float32")] * 2, None)
+    x = integers(rng, (40, 64), "float32")
+    create_backend("fast", threads=2).linear_forward(x, x, None)
     assert np.multiply(tiny, np.float32(0.5)) > 0
 
 

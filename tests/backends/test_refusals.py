@@ -157,7 +157,7 @@ REFUSALS: dict[str, tuple[Callable[[Backend], Any], str]] = {
         "dy: shape (1, 1, 3, 3) where (1, 1, 2, 2) is needed",
     ),
     "unknown activation": (
-        lambda b: b.activation_forward(zeros(2, 3), "rleu"),  # type: ignore[arg-type]
+        lambda b: b.activation_forward(zeros(2, 3), "rleu"),
         "activation: 'rleu' is not known; did you mean relu?",
     ),
     "activation gradient": (

@@ -9,6 +9,7 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike
 
 from cnnctl.backends import create_backend
 from cnnctl.backends.base import Backend, SandwichGradients, SandwichOutputs
@@ -60,18 +61,18 @@ def make_case(conv: str, norm: bool, residual: bool, activation: Activation | No
     pooling = POOLS[pool]
     pooled = pooling.window.output_size(*size) if pooling else size
 
-    def draw(*shape: int, there: bool = True) -> Array | None:
-        return rng.standard_normal(shape).astype(np.float32).astype(np.float64) if there else None
+    def draw(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
     return Case(
         x=draw(*x_shape),
         w=0.3 * draw(F, x_shape[1] // groups, *window.kernel),
-        b=draw(F, there=not norm),
+        b=None if norm else draw(F),
         sandwich=Sandwich(window, groups, NORM if norm else None, residual, activation, pooling),
-        gamma=draw(F, there=norm),
-        beta=draw(F, there=norm),
-        r=draw(x_shape[0], F, *size, there=residual),
-        mean=draw(F, there=norm),
+        gamma=draw(F) if norm else None,
+        beta=draw(F) if norm else None,
+        r=draw(x_shape[0], F, *size) if residual else None,
+        mean=draw(F) if norm else None,
         var=np.abs(draw(F)) + 0.1 if norm else None,
         dy=draw(x_shape[0], F, *pooled),
     )
@@ -87,7 +88,7 @@ class Truth(NamedTuple):
 def compute_truth(*key: object) -> Truth:
     """One operation after the other."""
     naive = create_backend("naive")
-    x, w, b, sandwich, gamma, beta, r, mean, var, dy = make_case(*key)  # type: ignore[arg-type]
+    x, w, b, sandwich, gamma, beta, r, mean, var, dy = make_case(*key)
 
     def finish(u: Array) -> tuple[Array, Array, Array | None]:
         u = u if r is None else u + r
@@ -99,9 +100,11 @@ def compute_truth(*key: object) -> Truth:
         return u, naive.avgpool_forward(a, sandwich.pool.window), None
 
     z = naive.conv_forward(x, w, b, sandwich.window, sandwich.groups)
-    normed, inferred, batch = z, z, (None, None)
+    normed, inferred = z, z
+    batch: tuple[Array | None, Array | None] = (None, None)
     if sandwich.norm:
-        normed, *batch = naive.batchnorm_forward(z, gamma, beta, NORM.eps)
+        results = naive.batchnorm_forward(z, gamma, beta, NORM.eps)
+        normed, batch = results[0], results[1:]
         inferred = naive.batchnorm_inference(z, gamma, beta, mean, var, NORM.eps)
     u, y, index = finish(normed)
 
@@ -113,9 +116,11 @@ def compute_truth(*key: object) -> Truth:
     if sandwich.activation:
         a = naive.activation_forward(u, sandwich.activation)
         du = naive.activation_backward(du, u, a, sandwich.activation)
-    dz, dnorm = du, (None, None)
+    dz = du
+    dnorm: tuple[Array | None, Array | None] = (None, None)
     if sandwich.norm:
-        dz, *dnorm = naive.batchnorm_backward(du, z, gamma, *batch, NORM.eps)
+        results = naive.batchnorm_backward(du, z, gamma, *batch, NORM.eps)
+        dz, dnorm = results[0], results[1:]
     gradients = naive.conv_backward(dz, x, w, sandwich.window, sandwich.groups)
     outputs = SandwichOutputs(y, index, z if sandwich.keeps_z else None, *batch)
     truth = SandwichGradients(*gradients, *dnorm, du if r is not None else None)
@@ -157,7 +162,7 @@ def test_parts(
 ) -> None:
     key = (conv, norm, residual, activation, pool)
     truth, case = compute_truth(*key), make_case(*key).cast(dtype)
-    *arguments, mean, var, dy = case
+    arguments, (mean, var, dy) = case[:7], case[7:]
     x, w, _, sandwich, *extras = arguments
     outputs = backend.conv_sandwich_forward(*arguments)
     for name in ("y", "z", "mean", "var"):
@@ -197,7 +202,7 @@ def test_a_training_stage_moves_its_statistics(
     layout = backend.create_layout((2, 3, 3), np.dtype(dtype), [spec])
     stage = backend.create_stage(spec, layout, np.dtype(dtype))
 
-    def make(size: int, kind: object = None) -> Array:
+    def make(size: int, kind: DTypeLike | None = None) -> Array:
         return np.zeros(size, kind or dtype)
 
     stage.buffers = Buffers(
@@ -234,8 +239,8 @@ def test_a_training_stage_moves_its_statistics(
 )
 def test_what_a_sandwich_refuses(backend: Backend, parts: dict[str, object], line: str) -> None:
     x, w = np.zeros((1, 2, 4, 4)), np.zeros((5, 2, 1, 1))
-    arrays = {key: np.zeros(parts[key]) for key in ("gamma", "beta") if key in parts}  # type: ignore[call-overload]
+    arrays = {key: np.zeros(parts[key]) for key in ("gamma", "beta") if key in parts}
     settings = {key: value for key, value in parts.items() if key not in arrays}
-    sandwich = Sandwich(Window.create(1), **settings)  # type: ignore[arg-type]
+    sandwich = Sandwich(Window.create(1), **settings)
     with pytest.raises(ShapeError, match=line):
         backend.conv_sandwich_forward(x, w, None, sandwich, **arrays)

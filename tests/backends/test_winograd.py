@@ -4,12 +4,13 @@ Errors are measured against float64 sums of the same float32 numbers and stated 
 the largest result, as the algorithm's authors do: its rounding does not stay with small outputs.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from cnnctl.backends import create_backend
+from cnnctl.backends.base import Backend
 from cnnctl.backends.fast import INSTRUCTION_SETS, FastBackend
 from cnnctl.backends.specs import Array
 from cnnctl.geometry import Window
@@ -46,7 +47,7 @@ ROWS = [  # 5 or 7 wide over few channels: tiles along a row
 ]
 
 
-def compute_all(backend: object, case: Case, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
+def compute_all(backend: Backend, case: Case, dtype: str, rng: np.random.Generator) -> dict[str, Any]:
     """Outputs and gradients from float32 normals."""
     weight_shape = (case.filters, case.x_shape[1], *case.window.kernel)
     x, w = (rng.standard_normal(shape).astype("float32") for shape in (case.x_shape, weight_shape))

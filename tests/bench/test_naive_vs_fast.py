@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import signal
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from cnnctl.backends import create_backend
 from cnnctl.backends.fast.conv import ConvStage
 from cnnctl.backends.fast.pooling import MaxPoolStage
+from cnnctl.backends.specs import Array
 from cnnctl.bench import naive_vs_fast as module
 from cnnctl.bench.naive_vs_fast import (
     DIRECTIONS,
@@ -143,11 +145,11 @@ def test_multiply_accumulates_and_what_follows_from_them(measure, name, macs):
             assert row.gflops == pytest.approx(2 * wanted * row.calls / row.seconds / 1e9)
 
 
-def test_a_time_is_of_all_calls(cases):
+def test_a_time_is_of_all_calls(cases, monkeypatch):
     calls = []
     work = Work(cases["linear"], ENGINE, 0)
     operation = StageOperation(create_backend("im2col"), work, "forward")
-    operation.run = calls.append
+    monkeypatch.setattr(operation, "run", calls.append)
     module._repeat(operation, 3)(17)
     assert calls == [0, 1, 2]
 
@@ -169,7 +171,7 @@ def test_what_a_stage_leaves_is_what_the_contract_computes(cases, name, directio
     work.layer.name = name
     y = work.layer.forward(work.x, backend, training=True)
     if direction == "forward":
-        wanted = {"y": y}
+        wanted: dict[str, Array | None] = {"y": y}
     else:
         wanted = {"dx": work.layer.backward(work.dy, backend)}
         wanted |= {{"weight": "dw", "bias": "db"}[key]: array for key, array in work.layer.grads.items()}
@@ -346,7 +348,7 @@ class TestPyTorch:
     def test_what_it_has_no_like_of_has_no_row(self, cases):
         notes = []
         layer = cases["maxpool"].config.model_copy(update={"kernel": 3, "stride": 1, "padding": 2})
-        case = module.replace(cases["maxpool"], config=layer)
+        case = replace(cases["maxpool"], config=layer)
         report = measure_naive_vs_fast([case], ENGINE, note=notes.append)
         assert {row.engine for row in report.rows} == {"naive", "im2col", "fast"}
         assert any(note.startswith("maxpool, forward: PyTorch does not run this in NCHW: ") for note in notes)

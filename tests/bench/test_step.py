@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from cnnctl.backends.fast import FastBackend
 from cnnctl.bench import step as step_module
 from cnnctl.bench.engine import Engine
 from cnnctl.bench.step import (
@@ -62,7 +63,7 @@ def with_peers(monkeypatch):
 
     def put(*candidates):
         module = ModuleType("cnnctl.bench.torch_peer")
-        module.list_candidates = lambda workload: list(candidates)
+        vars(module)["list_candidates"] = lambda workload: list(candidates)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(step_module, "find_spec", lambda name: object())
 
@@ -202,5 +203,7 @@ def test_an_unknown_backend_is_refused(task):
 def test_an_instruction_set_is_for_fast_alone(make_config):
     task = Task(make_config(engine={"isa": "x86-64", "threads": 1}))
     workload = task.load()
-    assert Engine("fast").create_backend(workload).isa == "x86-64"
+    backend = Engine("fast").create_backend(workload)
+    assert isinstance(backend, FastBackend)
+    assert backend.isa == "x86-64"
     assert Engine("im2col").create_backend(workload).name == "im2col"

@@ -18,6 +18,7 @@ from cnnctl.nn import (
     GlobalAvgPool,
     GroupNorm,
     InstanceNorm,
+    Layer,
     LayerNorm,
     LeakyReLU,
     Linear,
@@ -36,7 +37,7 @@ torch = pytest.importorskip("torch")
 
 from cnnctl.bench.torch_peer import BUILDERS, Candidate, Images, build_module, list_candidates  # noqa: E402
 
-NETWORKS = {
+NETWORKS: dict[str, list[Layer]] = {
     "conv, asymmetric padding": [Conv(4, (3, 2), stride=(1, 2), padding=((2, 0), (0, 1)))],
     "conv, dilation and groups": [Conv(4, 3, padding=2, dilation=2, groups=2, bias=False)],
     "conv and relu": [Conv(4, 3), ReLU(), Linear(3)],

@@ -8,6 +8,7 @@ from cnnctl.bench.workload import SYNTHETIC, Workload, draw_synthetic
 from cnnctl.data.catalog import CATALOG
 from cnnctl.data.pipeline import epoch_order
 from cnnctl.errors import ConfigError, DataError
+from cnnctl.nn import Dropout
 
 
 def test_the_images_chosen_are_those_of_our_batches(make_config):
@@ -56,7 +57,7 @@ def test_dropout_can_be_left_out_of_blocks_too(make_config):
     layers = [{"dropout": 0.25}, block, {"linear": 4}]
     workload = Workload(make_config(network={"layers": layers}))
     rates = [
-        [layer.rate for outer in network.layers for layer in outer.walk() if layer.kind == "dropout"]
+        [layer.rate for outer in network.layers for layer in outer.walk() if isinstance(layer, Dropout)]
         for network in (workload.create_network(), workload.create_network(dropout=False))
     ]
     assert rates == [[0.25, 0.5], [0.0, 0.0]]

@@ -64,7 +64,7 @@ class Formula(Subject):
 
 
 def check_formula(*args: object) -> Row:
-    return check_tensor(Formula(*args), "w", np.random.default_rng(0))  # type: ignore[arg-type]
+    return check_tensor(Formula(*args), "w", np.random.default_rng(0))
 
 
 def make_network(seed: int = 0) -> Network:
@@ -175,7 +175,7 @@ def test_a_planted_fault_is_found(
 
 
 def test_a_penalty_that_is_not_in_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Im2colBackend._sgd_update
+    right: Callable[..., float] = Im2colBackend._sgd_update
     monkeypatch.setattr(Im2colBackend, "_sgd_update", lambda self, *args: right(self, *args[:-1], 0.0))
     rows = [*run_planned(make_network(), "linear2").rows, *run_planned(make_network(), "conv1").rows]
     assert [row.name for row in rows if row.verdict == FAIL] == ["linear2.weight", "conv1.weight"]

@@ -1,6 +1,7 @@
 """`cnnctl predict`: any image file or folder, classes by name, and one line for what cannot be read."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from cnnctl.train.api import train
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "data": {"dataset": "folder", "validation": 2, "test": 1},
     "network": {"layers": [{"linear": 2}]},
     "solver": {"optimizer": {"sgd": {"lr": 0.1}}, "epochs": 20, "batch_size": 4},

@@ -89,11 +89,12 @@ class TestConvolution:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_cache_is_the_arguments(self, kind: str) -> None:
-        arguments = (*draw(x=(1, 2, 4, 4), w=(1, 2, 3, 3), b=(1,)).values(), {"stride": 1, "pad": 1})
-        copies = [array.copy() for array in arguments[:3]]
+        arrays = list(draw(x=(1, 2, 4, 4), w=(1, 2, 3, 3), b=(1,)).values())
+        arguments = (*arrays, {"stride": 1, "pad": 1})
+        copies = [array.copy() for array in arrays]
         _, cache = find(kind, "conv_forward")(*arguments)
         assert all(kept is given for kept, given in zip(cache, arguments, strict=True))
-        assert all(map(np.array_equal, arguments[:3], copies))
+        assert all(map(np.array_equal, arrays, copies))
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_dtypes_mix_as_in_numpy(self, kind: str) -> None:
@@ -164,17 +165,19 @@ class TestSandwiches:
         conv_param = {"stride": 1, "pad": 1}
         forward, backward = layer_utils.conv_relu_pool_forward, layer_utils.conv_relu_pool_backward
         check_gradients(forward, backward, arrays, conv_param, POOL_PARAM, tolerance=1e-7)
-        z, _ = layers.conv_forward_naive(*arrays.values(), conv_param)
+        x, w, b = arrays.values()
+        z, _ = layers.conv_forward_naive(x, w, b, conv_param)
         wanted, _ = layers.max_pool_forward_naive(np.maximum(z, 0), POOL_PARAM)
-        np.testing.assert_allclose(forward(*arrays.values(), conv_param, POOL_PARAM)[0], wanted, atol=1e-12)
+        np.testing.assert_allclose(forward(x, w, b, conv_param, POOL_PARAM)[0], wanted, atol=1e-12)
 
     def test_conv_relu(self) -> None:
         arrays = draw(x=(2, 3, 6, 6), w=(3, 3, 3, 3), b=(3,))
         conv_param = {"stride": 1, "pad": 1}
         forward, backward = layer_utils.conv_relu_forward, layer_utils.conv_relu_backward
         check_gradients(forward, backward, arrays, conv_param, tolerance=1e-7)
-        z, _ = layers.conv_forward_naive(*arrays.values(), conv_param)
-        np.testing.assert_allclose(forward(*arrays.values(), conv_param)[0], np.maximum(z, 0), atol=1e-12)
+        x, w, b = arrays.values()
+        z, _ = layers.conv_forward_naive(x, w, b, conv_param)
+        np.testing.assert_allclose(forward(x, w, b, conv_param)[0], np.maximum(z, 0), atol=1e-12)
 
     def test_conv_bn_relu(self) -> None:
         arrays = draw(x=(3, 2, 4, 4), w=(3, 2, 3, 3), b=(3,), gamma=(3,), beta=(3,))
@@ -182,11 +185,12 @@ class TestSandwiches:
         bn_param: dict[str, Any] = {"mode": "train"}
         settings = {"stride": 1, "pad": 1}, bn_param
         forward, backward = layer_utils.conv_bn_relu_forward, layer_utils.conv_bn_relu_backward
-        out, cache = forward(*arrays.values(), *settings)
+        x, w, b, gamma, beta = arrays.values()
+        out, cache = forward(x, w, b, gamma, beta, *settings)
         dout = np.random.randn(*out.shape)
         for key, found in zip(arrays, backward(dout, cache), strict=True):
             wanted = eval_numerical_gradient_array(
-                lambda _: forward(*arrays.values(), *settings)[0], arrays[key], dout
+                lambda _: forward(x, w, b, gamma, beta, *settings)[0], arrays[key], dout
             )
             np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7, err_msg=key)
 

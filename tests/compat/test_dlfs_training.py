@@ -120,7 +120,8 @@ class TestTrainer:
 class TestOptimizers:
     """Two steps, as the formulas have them, also on arrays whose elements lie apart."""
 
-    W, G = np.array([[1.0, -2.0]]), (np.array([[0.5, 0.25]]), np.array([[-1.0, 3.0]]))
+    W = np.array([[1.0, -2.0]])
+    G: tuple[Array, ...] = (np.array([[0.5, 0.25]]), np.array([[-1.0, 3.0]]))
 
     def run(self, rule: Any, scattered: bool = False) -> Array:
         w = np.zeros((1, 4))[:, ::2] if scattered else np.zeros((1, 2))

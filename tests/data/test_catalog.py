@@ -82,7 +82,7 @@ def plant(path: Path) -> Path:
 
 def find_path(name: str, data_dir: Path | None = None) -> Path | None:
     stored = find_dataset(name, data_dir)
-    return stored and stored.path
+    return stored.path if stored else None
 
 
 class TestEntries:

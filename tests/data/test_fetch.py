@@ -18,7 +18,7 @@ CONTENT = bytes(range(256)) * 1024
 FILE = RemoteFile("images.gz", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 STALL_S = 0.3
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
+Answer = Callable[[BaseHTTPRequestHandler], object]
 
 
 def answer(status: int = 200, body: bytes = b"", **headers: object) -> Answer:
@@ -82,7 +82,7 @@ ANSWERS: dict[str, Answer] = {
     "/drip/": drip,
     "/continue/": continue_forever,
     "/drip-headers/": drip_headers,
-    "/verbose/": lambda handler: handler.wfile.write(b"SSH-2.0-\x1b[2J" + b"x" * 60_000) and None,
+    "/verbose/": lambda handler: handler.wfile.write(b"SSH-2.0-\x1b[2J" + b"x" * 60_000),
     "/far/": answer(302, Location="ftp://" + "x" * 60_000),
     "/missing/": answer(404, body=b"<html>"),
     "/insecure/": answer(302, Location="http://example.org/images.gz"),
@@ -90,7 +90,7 @@ ANSWERS: dict[str, Answer] = {
     "/nowhere/": answer(302),
     "/misdirected/": answer(302, Location="https://[::1/images.gz"),
     "/loop/": redirect_forever,
-    "/garbage/": lambda handler: handler.wfile.write(b"\x16\x03\x01 not HTTP\r\n\r\n") and None,
+    "/garbage/": lambda handler: handler.wfile.write(b"\x16\x03\x01 not HTTP\r\n\r\n"),
     "/silent/": lambda handler: None,
 }
 
@@ -128,7 +128,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetch(folder: Path, *mirrors: str, **options: object) -> Path:
-    return fetch_file(FILE, mirrors, folder, stall_s=STALL_S, allow_loopback=True, **options)  # type: ignore[arg-type]
+    return fetch_file(FILE, mirrors, folder, stall_s=STALL_S, allow_loopback=True, **options)
 
 
 @pytest.mark.parametrize("path", ["/good/", "/unannounced/", "/moved/"])

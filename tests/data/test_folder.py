@@ -26,7 +26,8 @@ def save_image(path: Path, value: int = 0, *, mode: str = "RGB", size: tuple[int
 
 
 def read_values(split: Split) -> list[int]:
-    return split.images[:, 0, 0, 0].tolist()
+    values: list[int] = split.images[:, 0, 0, 0].tolist()
+    return values
 
 
 @pytest.fixture
@@ -321,7 +322,7 @@ def test_a_chunk_that_lies_about_its_length_takes_no_memory(root: Path) -> None:
 
 def save_frames(path: Path, kind: str, **options: object) -> None:
     frames = [Image.new("RGB", (4, 3), (value, 0, 0)) for value in (0, 200)]
-    frames[0].save(path, kind, save_all=True, append_images=frames[1:], **options)  # type: ignore[arg-type]
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], **options)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])

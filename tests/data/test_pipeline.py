@@ -125,7 +125,7 @@ class TestNormalizer:
 
     def test_an_unknown_kind(self, images: Array) -> None:
         with pytest.raises(ConfigError, match="'standardise' is not known; did you mean standardize"):
-            Normalizer.fit(images, "standardise")  # type: ignore[arg-type]
+            Normalizer.fit(images, "standardise")
 
     @pytest.mark.data
     def test_the_figures_of_mnist(self) -> None:

@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -20,9 +20,11 @@ from unittest.mock import patch
 
 import numpy as np
 
+from cnnctl.config import load_config
 from cnnctl.errors import CheckpointError
 from cnnctl.nn.plan import Plan
 from cnnctl.train import api
+from cnnctl.train.build import build_experiment
 from cnnctl.train.checkpoint import (
     BEST,
     LAST,
@@ -118,7 +120,7 @@ def check_damage(seed: int, number: int, tally: Tally) -> None:
         seen[kind] += 1
         if rng.randrange(seen[kind]) == 0:  # so that each of them is as likely to be the one
             drawn[kind] = damaged
-        expect_refusal(lambda damaged=damaged: Checkpoint.unpack(damaged, Path("x")), "x: ", kind)
+        expect_refusal(partial(Checkpoint.unpack, damaged, Path("x")), "x: ", kind)
     for kind, damaged in drawn.items():
         check_files(remains, kind, damaged, rng)
     check_misfit(remains, rng)
@@ -194,9 +196,10 @@ def check_misfit(remains: Remains, rng: Random) -> None:
             tensors[key] = np.concatenate([tensors[key], tensors[key]])
         case _:
             tensors[key] = tensors[key].astype(np.float64 if tensors[key].dtype != np.float64 else np.float32)
+    changes: dict[str, Any] = {group: tensors}
     path = copy_run(remains)
     last = path / "checkpoints" / LAST
-    last.write_bytes(replace(checkpoint, **{group: tensors}).pack())
+    last.write_bytes(replace(checkpoint, **changes).pack())
     kind = f"{group}/{key}: {changed}"
     with patch.object(api, "build_experiment", return_value=remains.experiment):
         expect_refusal(lambda: api.train(resume=path), str(last), kind)
@@ -240,7 +243,7 @@ def check_forks(remains: Remains, rng: Random) -> None:
         file.write_bytes(damage_somewhere(whole, rng))
         runs = path.parent / "forks"
         expect_refusal(
-            lambda name=name, runs=runs: api.train(resume=path, fork=True, checkpoint=name, runs_dir=runs),
+            partial(api.train, resume=path, fork=True, checkpoint=name, runs_dir=runs),
             str(file),
             f"fork of {name}",
         )
@@ -316,8 +319,8 @@ def create_remains() -> Remains:
     newer, older = ((path / "checkpoints" / name).read_bytes() for name in (LAST, PREVIOUS))
     if -(-len(newer) // SECTOR) != SECTORS or newer == older:
         raise Mismatch(f"a checkpoint has {len(newer)} bytes, which are not {SECTORS} sectors")
-    config = api.load_config(path / "resolved.yaml")
-    experiment = api.build_experiment(
+    config = load_config(path / "resolved.yaml")
+    experiment = build_experiment(
         config, (path / "resolved.yaml").read_text(), data_dir=None, observer=Observer()
     )
     return Remains(path, newer, older, read_outcome(whole.path), experiment, capture(experiment))

@@ -79,7 +79,8 @@ def check_divergence(seed: int, number: int, tally: Tally) -> None:
     judge(f"{planting} in {config['network']['layers']}", planting, message, outcome)
     if code != 4:
         raise Mismatch(f"{planting}: exit code {code}")
-    optimizer, backend = *config["solver"]["optimizer"], config["engine"]["backend"]
+    (optimizer,) = config["solver"]["optimizer"]
+    backend = config["engine"]["backend"]
     tally.counts.update([planting.kind, f"{planting.value}", optimizer, backend, "cases"])
 
 
@@ -278,7 +279,7 @@ def make_data() -> str:
     """A file of random images for this process."""
     rng = np.random.default_rng(7)
     path = make_ground("divergence") / "images.npz"
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Any] = {}
     for split, count in (("train", IMAGES + VALIDATION), ("test", TEST)):
         arrays[f"x_{split}"] = rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
         arrays[f"y_{split}"] = np.arange(count) % CLASSES

@@ -232,11 +232,11 @@ def play(request: dict[str, Any], disk: ctypes.CDLL, run_command: Callable[[list
 def mark_saves(disk: ctypes.CDLL) -> None:
     """Put into the log when training begins, and when it takes its state for saved."""
     from cnnctl.train import solver
-    from cnnctl.train.checkpoint import LAST, Checkpoint
+    from cnnctl.train.checkpoint import LAST, Checkpoint, save_checkpoint
 
-    save, run = solver.save_checkpoint, solver.Solver.run
+    save, run = save_checkpoint, solver.Solver.run
 
-    def save_and_mark(directory: Path, content: bytes, name: str) -> None:
+    def save_and_mark(directory: Path, content: bytes | bytearray, name: str = LAST) -> None:
         save(directory, content, name)
         if name == LAST:
             step = Checkpoint.unpack(bytes(content), directory).metadata.progress.step
@@ -246,7 +246,7 @@ def mark_saves(disk: ctypes.CDLL) -> None:
         disk.disk_mark(f"begun {self._run.path.name}".encode())
         run(self)
 
-    solver.save_checkpoint = save_and_mark  # type: ignore[assignment]
+    solver.save_checkpoint = save_and_mark  # type: ignore[attr-defined]
     solver.Solver.run = mark_and_run  # type: ignore[method-assign]
 
 

@@ -5,6 +5,7 @@ from math import log
 import numpy as np
 import pytest
 
+from cnnctl.backends.specs import Array
 from cnnctl.errors import CnnctlError, ConfigError, DtypeError, ShapeError
 from cnnctl.nn import Conv, Flatten, Gaussian, Linear, MaxPool, Network, ReLU
 from cnnctl.optim import Adam
@@ -16,7 +17,7 @@ def make_layers():
     return [Conv(4, 3), ReLU(), MaxPool(2), Linear(8), ReLU(), Linear(10)]
 
 
-def make_batch(dtype="float32", size=5):
+def make_batch(dtype="float32", size=5) -> tuple[Array, Array]:
     rng = np.random.default_rng(9)
     return rng.normal(size=(size, *INPUT_SHAPE)).astype(dtype), rng.integers(0, 10, size)
 

@@ -103,9 +103,9 @@ def test_settings_reach_the_backend():
     assert LocalResponseNorm().spec == LrnSpec(5, 1e-4, 0.75, 1.0)
     assert BatchNorm(1e-3, 0.2).spec == BatchNormSpec(1e-3, 0.2)
     assert BatchNorm().spec == BatchNormSpec(1e-5, 0.1)
-    for layer, groups in ((GroupNorm(3, 0.1), 3), (LayerNorm(0.1), 1), (InstanceNorm(0.1), 6)):
-        Network([layer], (6, 2, 2))
-        assert layer.spec == GroupNormSpec(groups, 0.1)
+    for norm, groups in ((GroupNorm(3, 0.1), 3), (LayerNorm(0.1), 1), (InstanceNorm(0.1), 6)):
+        Network([norm], (6, 2, 2))
+        assert norm.spec == GroupNormSpec(groups, 0.1)
 
 
 def test_a_response_norm_divides_by_its_neighbours(backend):

@@ -518,7 +518,7 @@ def test_a_measured_step_tells_the_norms_of_weights_gradient_and_update(
     layers = [Conv(6, 3), ReLU(), MaxPool(2), Linear(9), Tanh(), Linear(4)]
     network = Network(layers, (2, 7, 7), dtype="float64", seed=3)
     settings = {"accumulate": accumulate, "clip_norm": 1e-3}
-    plan = Plan(network, BATCH, backend, optimizer=SGD(0.5, 0.0), **settings)  # type: ignore[arg-type]
+    plan = Plan(network, BATCH, backend, optimizer=SGD(0.5, 0.0), **settings)
     batches = [draw_batch(network, rng, BATCH) for _ in range(accumulate)]
     before = plan.export_params()
     plan.step_over(batches, measure=True)

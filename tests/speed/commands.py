@@ -33,7 +33,8 @@ def run_bench(*arguments: object) -> Document:
     if found.returncode == NO_PARITY:
         raise Disagreement(f"cnnctl bench {' '.join(map(str, arguments))}: see above")
     found.check_returncode()
-    return json.loads(found.stdout)
+    document: Document = json.loads(found.stdout)
+    return document
 
 
 def tabulate_roofline(seconds: float) -> str:

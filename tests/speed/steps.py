@@ -51,6 +51,9 @@ BURSTS = 10
 PYTHON_SHARE, TEXTBOOK_SHARE, CHANNELS_LAST_SHARE = 16, 8, 4
 """Of one image's filters, and of the batch: the slow steps compute that many times less."""
 
+Planes = list[list[list[float]]]
+"""Channels of rows of numbers: an image, or a filter, without numpy."""
+
 
 class Problem(NamedTuple):
     """A convolution of stride 1, padded to keep the images' size, and what its network has behind it.
@@ -208,8 +211,8 @@ def list_steps(problem: Problem, numbers: Numbers, threads: int) -> list[Step]:
         _loop_in_c(numbers, max(1, images // CHANNELS_LAST_SHARE), channels_last=True),
     ]
     for isa in INSTRUCTION_SETS:
-        backend = FastBackend(1, isa, exact=True)
-        steps.append(_run_chain(f"direct kernel, {isa}", backend, problem, numbers))
+        kernels = FastBackend(1, isa, exact=True)
+        steps.append(_run_chain(f"direct kernel, {isa}", kernels, problem, numbers))
     winograd = "Winograd" if problem.kernel == 3 else "Winograd along rows"
     steps.append(_run_chain(winograd, FastBackend(1), problem, numbers))
     behind = "norm, ReLU, pool" if problem.norm else "ReLU, pool"
@@ -262,7 +265,7 @@ def check_steps(problem: Problem, numbers: Numbers, steps: Sequence[Step]) -> di
 # Steps
 
 
-def convolve_in_python(x: list, w: list, b: list) -> list:
+def convolve_in_python(x: Planes, w: list[Planes], b: list[float]) -> Planes:
     """One padded image x[c][h][w], filters w[f][c][kh][kw]: y[f][oh][ow]."""
     KH, KW = len(w[0][0]), len(w[0][0][0])
     OH, OW = len(x[0]) - KH + 1, len(x[0][0]) - KW + 1
@@ -281,7 +284,7 @@ def convolve_in_python(x: list, w: list, b: list) -> list:
 
 def _loop_in_python(numbers: Numbers, filters: int) -> Step:
     x, w, b = _pad(numbers)[0].tolist(), numbers.w[:filters].tolist(), numbers.b.tolist()
-    result: list[list] = []
+    result: list[Planes] = []
 
     def run() -> None:
         result[:] = [convolve_in_python(x, w, b)]
@@ -423,11 +426,14 @@ def _run_torch(problem: Problem, numbers: Numbers, threads: int) -> list[Step]:
             torch.set_num_threads(threads)
             operation.run(0)
 
+        def read(operation: TorchOperation = operation) -> Array:
+            return operation.read()["y"]
+
         steps.append(
             Step(
                 f"PyTorch, {layout}" + (f", {threads} threads" if threads > 1 else ""),
                 run,
-                lambda operation=operation: operation.read()["y"],
+                read,
                 len(numbers.x),
                 problem.filters,
                 threads=threads,

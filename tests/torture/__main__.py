@@ -10,6 +10,7 @@ import sys
 from textwrap import fill
 from time import perf_counter
 
+from cnnctl.backends.cpu import allowed_processors
 from tests.torture.rows import ROWS, Row
 from tests.torture.runner import Failure, run_case, run_row
 from tests.torture.tally import Tally
@@ -50,7 +51,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, help="how many, instead of all")
     parser.add_argument("--slice", action="store_true", help="as many as the ordinary tests run")
     parser.add_argument("--first", action="store_true", help="stop at the first broken promise")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
+    parser.add_argument("--jobs", type=int, default=allowed_processors(), help="processes")
     options = parser.parse_args()
     for name in options.rows:
         if not find_rows(name):

@@ -196,9 +196,9 @@ def check_adjoint(seed: int, number: int, tally: Tally) -> None:
         else:
             y, dx, dw, _ = run_conv(backend, case, x, w, np.zeros_like(b), dy)
             pairs = {"dx": (x, dx), "dw": (w, dw)}
-        product, scale = np.vdot(y, dy), np.vdot(np.abs(y), np.abs(dy))
+        product, scale = float(np.vdot(y, dy)), np.vdot(np.abs(y), np.abs(dy))
         for name, (argument, gradient) in pairs.items():
-            error = abs(float(np.vdot(argument, gradient) - product))
+            error = abs(float(np.vdot(argument, gradient)) - product)
             if not error <= ADJOINT_BOUND * scale:
                 raise Mismatch(f"{label}: <x, {name}> differs from <y, dy> by {error:.3g} of {scale:.3g}")
             tally.note(label, error / max(ADJOINT_BOUND * scale, 1e-300))
@@ -471,7 +471,8 @@ def run_conv(backend: Backend, case: Case, x: Array, w: Array, b: Array, dy: Arr
         y = backend.linear_forward(x, w, b)
         dx, dw, db = backend.linear_backward(dy, x, w)
         assert dx is not None
-        return Sums(*(array.reshape(*array.shape, 1, 1) for array in (y, dx, dw)), db)
+        y, dx, dw = (array.reshape(*array.shape, 1, 1) for array in (y, dx, dw))
+        return Sums(y, dx, dw, db)
     y = backend.conv_forward(x, w, b, case.window, case.groups)
     dx, dw, db = backend.conv_backward(dy, x, w, case.window, case.groups)
     assert dx is not None

@@ -195,8 +195,8 @@ def _draw_channels(rng: np.random.Generator, large: bool) -> tuple[int, int, int
 def _draw_winograd(rng: np.random.Generator) -> tuple[int, int, int, Window]:
     """C, F, groups and window as Winograd's algorithms want them, or nearly."""
     integer = rng.integers
-    sides = tuple(int(side) for side in integer(0, 4, 4))
-    padding = (sides[:2], sides[2:])
+    top, bottom, left, right = (int(side) for side in integer(0, 4, 4))
+    padding = ((top, bottom), (left, right))
     if rng.random() < 0.6:
         return int(integer(14, 40)), int(integer(14, 40)), 1, Window((3, 3), (1, 1), padding)
     kernel = int(integer(1, 6)), int(rng.choice([5, 7]))
@@ -219,7 +219,7 @@ def _draw_window(rng: np.random.Generator, large: bool, pooling: bool = False) -
     dilation = (1, 1) if plain or rng.random() < 0.6 else (int(integer(1, 4)), int(integer(1, 4)))
     chance = rng.random()
     if chance < 0.35:
-        sides = (0, 0, 0, 0)
+        sides: tuple[int, ...] = (0, 0, 0, 0)
     elif chance < 0.6:
         sides = tuple(side for k in kernel for side in 2 * (k // 2,))  # as "same" has it
     else:

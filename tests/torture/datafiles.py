@@ -295,7 +295,7 @@ def write_tar(rng: Random, files: list[bytes], damaged: int) -> bytes:
     ]
     members.append(("cifar-10-batches-bin/readme.html", b"<html>"))
     chosen = set(rng.sample(range(len(members)), damaged))
-    blocks = []
+    blocks: list[bytes] = []
     for k, (name, content) in enumerate(members):
         member, data = tarfile.TarInfo(name), content
         member.size, member.type = len(data), b"0" if k else b"5"

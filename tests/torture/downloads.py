@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cnnctl.data.fetch import RemoteFile, fetch_file
 from cnnctl.errors import DataError
@@ -106,8 +106,8 @@ GOOD: tuple[Callable[[Request], Parts], ...] = (
 def _truncate(request: Request) -> Parts:
     content, rng = request.content, request.rng
     cut = rng.choice((0, len(content) // 2, len(content) - 1, rng.randrange(len(content))))
-    length = rng.choice(({}, {"Content_Length": len(content)}))
-    yield _answer(request, body=content[:cut], **length)
+    headers: dict[str, Any] = rng.choice(({}, {"Content_Length": len(content)}))
+    yield _answer(request, body=content[:cut], **headers)
 
 
 def _send_other_bytes(request: Request) -> Parts:
@@ -225,7 +225,7 @@ def _redirect_for_ever(request: Request) -> Parts:
 
 
 def _redirect_nowhere(request: Request) -> Parts:
-    yield _answer(request, "301 Moved", b"", **request.rng.choice(({}, {"Location": ""})))  # type: ignore[arg-type]
+    yield _answer(request, "301 Moved", b"", **request.rng.choice(({}, {"Location": ""})))
 
 
 def _say_nothing(request: Request) -> Parts:

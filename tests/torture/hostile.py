@@ -27,6 +27,7 @@ from cnnctl.data.cifar import read_cifar10
 from cnnctl.data.folder import read_folder
 from cnnctl.data.idx import read_mnist_folder
 from cnnctl.data.npz import read_npz
+from cnnctl.train import checkpoint
 from cnnctl.train.checkpoint import load_checkpoint
 from tests.torture import checkpoints, configs, datafiles, images
 from tests.torture.guard import guard, make_ground
@@ -332,7 +333,7 @@ def _list_pickles() -> Entries:
             "cnnctl.data.cifar._parse_pickle",
         ),
     )
-    opcodes = {
+    opcodes: dict[str, Content] = {
         "EXT1": b"\x82\x01.",
         "EXT2": b"\x83\x01\x00.",
         "EXT4": b"\x84\x01\x00\x00\x00.",
@@ -602,7 +603,7 @@ def _list_pictures() -> Entries:
     scans = whole["jpeg progressive"]
     last = scans.rindex(b"\xff\xda")
     bomb = images.encode(Image.new("RGB", (4097, 4096)), "PNG")
-    foreign = {f"{content[:4]!r}": content for content in images.create_foreign()}
+    foreign: dict[str, Content] = {f"{content[:4]!r}": content for content in images.create_foreign()}
     return [
         (
             "not an image file",
@@ -728,7 +729,7 @@ def _list_checkpoints() -> Entries:
                 ),
                 "bytes that belong to nothing": checkpoints._seal(whole + b"x"),
                 "a header that is no object": checkpoints._seal(
-                    whole[: checkpoints.module._DIGEST.stop] + b'"]}' + data
+                    whole[: checkpoint._DIGEST.stop] + b'"]}' + data
                 ),
                 "no scale": checkpoints._seal(
                     checkpoints._close(text.replace('"data/scale"', '"data/scal"'), data)
@@ -760,9 +761,9 @@ def _list_checkpoints() -> Entries:
         (
             "do not match their SHA-256",
             {
-                "another digest": whole[: checkpoints.module._DIGEST.start]
+                "another digest": whole[: checkpoint._DIGEST.start]
                 + b"0" * 64
-                + whole[checkpoints.module._DIGEST.stop :]
+                + whole[checkpoint._DIGEST.stop :]
             },
         ),
         ("do not match their SHA-256", {"one bit": whole[:-1] + bytes([whole[-1] ^ 1])}),

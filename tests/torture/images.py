@@ -149,7 +149,7 @@ def create_images() -> dict[str, bytes]:
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, kind, **options)  # type: ignore[arg-type]
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -192,7 +192,7 @@ def change_chunks(rng: Random, data: bytes) -> bytes:
     return SIGNATURE + b"".join(make_chunk(kind, content) for kind, content in chunks)
 
 
-KINDS = (
+KINDS: tuple[bytes, ...] = (
     b"IHDR",
     b"PLTE",
     b"IDAT",
@@ -253,7 +253,7 @@ def _lie_about_size(rng: Random) -> bytes:
 def create_animations() -> list[bytes]:
     frames = [Image.new("RGB", (8, 8), (k, k, k)) for k in (0, 200)]
     return [
-        encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)  # type: ignore[arg-type]
+        encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         for kind, options in (("PNG", {}), ("WEBP", {"lossless": True}), ("WEBP", {}))
     ]
 

@@ -4,6 +4,8 @@ Says only what arithmetic shows: the right answer, or TypeError or ValueError, a
 as they were. Run with kernels built by `make sanitize`, every stray access ends the process.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cnnctl.backends.base import Backend
@@ -94,7 +96,7 @@ def _check_other(backend: Backend, label: str, x: Array) -> Array:
     """Norms, activations and dropout: the same answer as for a plain copy."""
     copy = np.array(x, order="C")
     gamma = np.full(x.shape[1], 2, x.dtype)
-    for name, run in {
+    calls: dict[str, Callable[[Array], Array]] = {
         "batchnorm": lambda a: backend.batchnorm_forward(a, gamma, gamma, 1e-5)[0],
         "groupnorm": lambda a: backend.groupnorm_forward(a, gamma, gamma, 1, 1e-5)[0],
         "scale": lambda a: backend.scale_backward(a, a, gamma)[1],
@@ -106,7 +108,8 @@ def _check_other(backend: Backend, label: str, x: Array) -> Array:
         "softmax": lambda a: backend.softmax_cross_entropy_forward(a[:, :, 0, 0], np.zeros(len(a), np.int64))[
             1
         ],
-    }.items():
+    }
+    for name, run in calls.items():
         check_equal(label, name, run(x), run(copy))
     return copy
 

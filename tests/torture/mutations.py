@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Literal
 
 INTERESTING = (0, 1, -1, 7, 0x7F, 0x80, 0xFF, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63)
 MOST_BYTES = 2**16
@@ -80,7 +81,8 @@ def _lie(rng: Random, data: bytearray, *_: bytes) -> None:
     """Any two, four or eight bytes may be a length: here it is another."""
     size = rng.choice((1, 2, 2, 4, 4, 4, 8))
     if len(data) >= size:
-        place, order = rng.randrange(len(data) - size + 1), rng.choice(("little", "big"))
+        place = rng.randrange(len(data) - size + 1)
+        order: Literal["little", "big"] = rng.choice(("little", "big"))
         old = int.from_bytes(data[place : place + size], order)
         number = rng.choice((rng.choice(INTERESTING), old + 1, old - 1, 2 * old, old // 2, -old))
         data[place : place + size] = (number % 256**size).to_bytes(size, order)

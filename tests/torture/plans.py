@@ -5,10 +5,13 @@ padding that has to stay zero from step to step, norm statistics, updates in the
 In float64, where no rounding decides which side of a kink a number falls on.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cnnctl.backends.fast import INSTRUCTION_SETS
 from cnnctl.errors import ShapeError
+from cnnctl.geometry import Padding
 from cnnctl.nn import (
     ELU,
     GELU,
@@ -108,7 +111,7 @@ def _draw_block(rng: np.random.Generator) -> list[Layer]:
 def _draw_conv(rng: np.random.Generator, filters: int | None = None, keep: bool = False) -> Conv:
     kernel = int(rng.choice([1, 3, 3, 3, 5]))
     stride = 1 if keep or rng.random() < 0.7 else 2
-    padding = "same" if keep else int(rng.integers(3))
+    padding: Padding = "same" if keep else int(rng.integers(3))
     return Conv(filters or int(rng.choice(CHANNELS)), kernel, stride, padding, bias=bool(rng.integers(2)))
 
 
@@ -145,7 +148,7 @@ def _draw_residual(rng: np.random.Generator) -> list[Layer]:
 
 def _draw_single(rng: np.random.Generator) -> Layer:
     """A layer that nothing stands before."""
-    makers = [
+    makers: list[Callable[[], Layer]] = [
         lambda: _draw_pool(rng),
         lambda: _draw_activation(rng),
         lambda: BatchNorm(eps=0.1),
@@ -170,9 +173,9 @@ def _draw_image_norm(rng: np.random.Generator) -> Layer:
 
 def _draw_activation(rng: np.random.Generator) -> Layer:
     alpha = 0.1 + float(rng.random())
+    makers: list[Callable[[], Layer]]
     makers = [ReLU, ReLU, lambda: LeakyReLU(alpha), lambda: ELU(alpha), Tanh, Sigmoid, GELU, SiLU]
-    layer: Layer = makers[rng.integers(len(makers))]()
-    return layer
+    return makers[rng.integers(len(makers))]()
 
 
 def _draw_loss(rng: np.random.Generator) -> Loss:

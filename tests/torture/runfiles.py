@@ -12,7 +12,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import cache
+from functools import cache, partial
 from math import isfinite
 from pathlib import Path
 from random import Random
@@ -118,7 +118,7 @@ def check_run(seed: int, number: int, tally: Tally) -> None:
 def check_readers(shop: Shop, tally: Tally) -> None:
     """What reads a run and changes nothing, one after the other."""
     for name, read in READERS.items():
-        outcome = guard(lambda read=read: read(shop.hurt), make_ground("run"), tally)
+        outcome = guard(partial(read, shop.hurt), make_ground("run"), tally)
         tally.counts[f"{name} {'refused' if outcome.refusal else 'read'}"] += 1
         if name == "metrics" and outcome.refusal is None:
             check_entries(outcome.value, (shop.hurt / "metrics.jsonl").read_bytes())
@@ -265,7 +265,7 @@ def _replace(make: Callable[[Path], object]) -> Callable[[Path, Random], None]:
     return replace
 
 
-FORMS: dict[str, Callable[[Path, Random], None]] = {
+FORMS: dict[str, Callable[[Path, Random], object]] = {
     "gone": _replace(lambda path: None),
     "empty": _replace(Path.touch),
     "folder": _replace(Path.mkdir),
@@ -277,7 +277,7 @@ FORMS: dict[str, Callable[[Path, Random], None]] = {
     "large": _write_large,
     "many": _write_many,
     "nested": _nest,
-    "noise": lambda path, rng: path.write_bytes(rng.randbytes(rng.choice((1, 100, 70_000)))) and None,
+    "noise": lambda path, rng: path.write_bytes(rng.randbytes(rng.choice((1, 100, 70_000)))),
     "unreadable": lambda path, _: path.chmod(0),
 }
 

@@ -115,7 +115,8 @@ def _check_many_taps(rng: np.random.Generator, tally: Tally) -> None:
     KH = int(2 ** rng.uniform(0, 16))
     KW = max(int(rng.choice([2**15, 2**16])) // KH + int(rng.integers(-1, 2)), 1)
     backend, window = create_engine("fast"), Window.create((KH, KW))
-    x, winner = np.zeros((1, 1, KH, KW), np.float32), int(rng.choice([KH * KW - 1, rng.integers(KH * KW)]))
+    x = np.zeros((1, 1, KH, KW), np.float32)
+    winner = int(rng.choice([KH * KW - 1, int(rng.integers(KH * KW))]))
     x.flat[winner] = 1
     try:
         y, index = backend.maxpool_forward(x, window)

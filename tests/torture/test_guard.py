@@ -28,6 +28,11 @@ def refuse_raw(path: Path, text: str) -> None:
     raise RawError(f"{path}: {text}")
 
 
+def refuse_after_much(path: Path) -> None:
+    np.ones(2**24)
+    refuse(path)
+
+
 def refuse_for_memory(path: Path) -> None:
     try:
         bytearray(2**40)
@@ -58,7 +63,7 @@ def hide_what_it_did(path: Path) -> None:
         (lambda path: refuse_raw(path, "a\nb"), "more than one plain line"),
         (lambda path: refuse_raw(path, "\x1b[2J"), "more than one plain line"),
         (lambda path: refuse(path, "x" * 2000), "refused in 2"),
-        (lambda path: (np.ones(2**24), refuse(path)), "and 128 MiB: "),
+        (refuse_after_much, "and 128 MiB: "),
         (lambda path: np.ones(2**24).sum(), "and 128 MiB: accepted"),
         (refuse_for_memory, "asked for more memory than it may"),
         (lambda path: bytearray(2**40), "asked for more memory than it may"),

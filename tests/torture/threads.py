@@ -117,10 +117,8 @@ def _run_sandwich(backend: Backend, case: Case, x: Array, w: Array, b: Array, dy
     norm = BatchNormSpec() if case.number % 2 else None
     activations = [None, *get_args(Activation)]
     number, place = divmod(case.number // 2, len(activations))
-    kind = "max" if number % 2 else "average"
-    sandwich = Sandwich(
-        case.window, case.groups, norm, number // 2 % 2 == 1, activations[place], Pool(kind, case.pool)
-    )
+    pool = Pool("max" if number % 2 else "average", case.pool)
+    sandwich = Sandwich(case.window, case.groups, norm, number // 2 % 2 == 1, activations[place], pool)
     gamma, beta = (b, -b) if norm else (None, None)
     r = dy if sandwich.residual else None
     outputs = backend.conv_sandwich_forward(x, w, b, sandwich, gamma, beta, r)

@@ -41,7 +41,7 @@ class TestPackage:
 
     def test_train_is_a_room_and_can_be_called(self, config, tmp_path):
         assert cnnctl.train(config, runs_dir=tmp_path).status == "finished"
-        assert cnnctl.train.api is api
+        assert cnnctl.train.api is api  # type: ignore[attr-defined]
 
 
 class TestConfig:
@@ -209,11 +209,11 @@ class TestEvaluate:
         with pytest.raises(CheckpointError, match="damaged"):
             evaluate(run, checkpoint="best")
 
-    def test_scores_the_generation_before_a_damaged_last_one(self, run):
+    def test_scores_the_generation_before_a_damaged_last_one(self, run, monkeypatch):
         path = run.path / "checkpoints" / "last.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
-        observer = Observer()
-        observer.on_warning = (messages := []).append
+        observer, messages = Observer(), []
+        monkeypatch.setattr(observer, "on_warning", messages.append)
         assert evaluate(run, observer=observer).step == 14
         assert "damaged" in messages[0]
         assert Run.read(run.path).test is None  # what is known is not of the final weights

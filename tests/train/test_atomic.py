@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from cnnctl.errors import RunError
-from cnnctl.train import atomic
 from cnnctl.train.atomic import AppendedFile, remove_leftovers, write_atomically
 
 
@@ -43,7 +42,7 @@ def test_a_refusing_disk_is_one_line_and_changes_nothing(tmp_path, monkeypatch, 
     path = tmp_path / "file"
     write_atomically(path, b"old")
     with monkeypatch.context() as patch:
-        owner = Path if call == "open" else atomic.os
+        owner = Path if call == "open" else os
         patch.setattr(owner, call, fail_with(number))
         with pytest.raises(RunError) as caught:
             write_atomically(path, b"new")

@@ -110,9 +110,12 @@ def test_layers_within_layers(config):
     assert type(built) is Residual
     assert [type(layer) for layer in built.layers] == [Conv, Residual]
     assert [type(layer) for layer in built.shortcut] == [Conv]
-    assert [type(layer) for layer in built.layers[1].layers] == [Conv, BatchNorm]
-    assert built.layers[1].layers[0].window.padding == ((1, 1), (1, 1))
-    assert built.layers[1].layers[0].name == "block.residual1.conv1"
+    _, within = built.layers
+    assert isinstance(within, Residual)
+    assert [type(layer) for layer in within.layers] == [Conv, BatchNorm]
+    conv, _ = within.layers
+    assert isinstance(conv, Conv)
+    assert (conv.name, conv.window.padding) == ("block.residual1.conv1", ((1, 1), (1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,8 @@ def test_windows(config):
         {"maxpool": {"kernel": 2}},
     ]
     conv, pool = build_network(with_layers(config, *layers), (1, 16, 16)).layers
+    assert isinstance(conv, Conv)
+    assert isinstance(pool, MaxPool)
     assert asdict(conv.window) == {
         "kernel": (3, 5),
         "stride": (1, 2),

@@ -36,7 +36,7 @@ def test_files_get_the_answers_that_the_data_set_gets(run, files, images):
     assert np.mean(np.array(found) == labels) == run.test.accuracy
     losses = []
     for prediction, label in zip(predictions, labels, strict=True):
-        assert sum(answer.probability for answer in prediction.answers) == pytest.approx(1)
+        assert sum(answer.probability or 0 for answer in prediction.answers) == pytest.approx(1)
         (own,) = (answer for answer in prediction.answers if answer.label == label)
         losses.append(-np.log(own.probability))
     assert np.mean(losses) == pytest.approx(run.test.loss, rel=1e-5)

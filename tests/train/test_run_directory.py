@@ -5,9 +5,11 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -79,8 +81,8 @@ class TestReading:
 
 def test_a_name_that_is_taken_is_left_alone(tmp_path, monkeypatch):
     entropy = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
-    monkeypatch.setattr(module.secrets, "token_hex", lambda size: next(entropy))
-    monkeypatch.setattr(module, "read_clock", lambda: module.datetime(2026, 1, 31, tzinfo=module.UTC))
+    monkeypatch.setattr(secrets, "token_hex", lambda size: next(entropy))
+    monkeypatch.setattr(module, "read_clock", lambda: datetime(2026, 1, 31, tzinfo=UTC))
     assert [create(tmp_path).name for _ in range(2)] == [
         "20260131-000000-tiny-aaaa",
         "20260131-000000-tiny-bbbb",
@@ -88,8 +90,8 @@ def test_a_name_that_is_taken_is_left_alone(tmp_path, monkeypatch):
 
 
 def test_gives_up_when_every_name_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.secrets, "token_hex", lambda size: "aaaa")
-    monkeypatch.setattr(module, "read_clock", lambda: module.datetime(2026, 1, 31, tzinfo=module.UTC))
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "aaaa")
+    monkeypatch.setattr(module, "read_clock", lambda: datetime(2026, 1, 31, tzinfo=UTC))
     create(tmp_path)
     with pytest.raises(RunError, match="names for a new run were all taken"):
         create(tmp_path)

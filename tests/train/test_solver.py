@@ -17,7 +17,7 @@ from cnnctl.nn.plan import Plan, StepResult
 from cnnctl.optim import SGD, PlateauState, ReduceOnPlateau
 from cnnctl.train import solver as module
 from cnnctl.train.api import Run, train
-from cnnctl.train.checkpoint import BEST, LAST, load_checkpoint
+from cnnctl.train.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from cnnctl.train.metrics import Timing
 from cnnctl.train.observer import Observer
 from cnnctl.train.run_directory import RunDirectory
@@ -64,10 +64,9 @@ def run_with(config, tmp_path, observer=None, **solver):
 def saved_steps(monkeypatch):
     """The (name, step) of every checkpoint written from now on."""
     written = []
-    save = module.save_checkpoint
 
     def note(directory, content, name=LAST):
-        save(directory, content, name)
+        save_checkpoint(directory, content, name)
         written.append((name, load_checkpoint(directory / name).metadata.progress.step))
 
     monkeypatch.setattr(module, "save_checkpoint", note)
@@ -293,7 +292,12 @@ class TestEndings:
         """In the middle of an epoch; what there is of it is scored and written down."""
         monkeypatch.setattr(Timing, "seconds", property(lambda self: 60.0 * len(steps)))
         steps, take = [], module.Solver._take_step
-        monkeypatch.setattr(module.Solver, "_take_step", lambda self: (steps.append(0), take(self)))
+
+        def count(self):
+            steps.append(0)
+            take(self)
+
+        monkeypatch.setattr(module.Solver, "_take_step", count)
         run = run_with(config, tmp_path, max_minutes=9)
         assert (run.status, run.steps) == ("finished", 9)
         assert read_progress(run).ended_by == "max_minutes"
@@ -511,7 +515,8 @@ class TestFullDisk:
     @pytest.fixture
     def fill(self, monkeypatch):
         """Every write fails from the n-th fsync on, until the disk is emptied."""
-        fsync, state = os.fsync, {"left": None}
+        fsync = os.fsync
+        state: dict[str, int | None] = {"left": None}
 
         def failing(descriptor):
             if state["left"] is not None:

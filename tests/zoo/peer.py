@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cnnctl.backends.specs import LossSpec
 from cnnctl.bench.torch_peer import build_module, compute_loss, create_optimizer, split_parameters
 from cnnctl.config import load_config
-from cnnctl.data import iterate_batches
-from cnnctl.nn.loss import LossSpec
+from cnnctl.data import RawBatch, iterate_batches
 from cnnctl.optim import Span, scale_step
 from cnnctl.train.build import build_experiment, build_schedule
 from cnnctl.train.experiment import SPLITS, Experiment
@@ -42,15 +42,15 @@ def train_peer(config: Path, overrides: list[str]) -> Figures:
     return Figures(scores["train"] or 0, scores["validation"], scores["test"] or 0, seconds, solver.epochs)
 
 
-def load(raw) -> torch.Tensor:
+def load(raw: RawBatch) -> torch.Tensor:
     """Images of a batch in the faster layout."""
     return torch.from_numpy(raw.render()).contiguous(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
 def score(model: nn.Module, experiment: Experiment, name: str, spec: LossSpec) -> float | None:
     """Percent of a split told right."""
     split, correct = experiment.get_split(name), 0
-    for raw in iterate_batches(split, experiment.normalizer, EVALUATION_BATCH):
-        correct += int((model(load(raw)).argmax(1) == torch.from_numpy(raw.labels)).sum())
+    with torch.no_grad():
+        for raw in iterate_batches(split, experiment.normalizer, EVALUATION_BATCH):
+            correct += int((model(load(raw)).argmax(1) == torch.from_numpy(raw.labels)).sum())
     return 100 * correct / len(split) if len(split) else None
