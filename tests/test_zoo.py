@@ -24,7 +24,7 @@ def make_images(tmp_path: Path):
 
     def make(name: str) -> str:
         labels = np.arange(30) % 10
-        images = np.random.default_rng(0).integers(0, 60, (30, *CATALOG[name].image_shape))
+        images = np.random.default_rng(0).integers(0, 60, (30, *(CATALOG[name].image_shape or ())))
         images[np.arange(30), 0, labels] += 150
         arrays = {"x_train": images[:20], "x_test": images[20:]}
         arrays = {key: x.astype(np.uint8) for key, x in arrays.items()}

@@ -40,7 +40,11 @@ class Workload:
         self, config: RunConfig, *, synthetic: bool = False, data_dir: str | os.PathLike[str] | None = None
     ) -> None:
         data = config.data
-        dataset = draw_synthetic(data.dataset) if synthetic else _load_images(config, data_dir)
+        dataset = (
+            draw_synthetic(data.dataset, data.train and data.train + data.validation)
+            if synthetic
+            else _load_images(config, data_dir)
+        )
         splits = make_splits(dataset, train=data.train, validation=data.validation, test=data.test)
         self.config, self.image_shape, self.split = config, dataset.image_shape, splits.train
         self.normalizer = Normalizer.fit(self.split.images, data.normalize)
@@ -83,8 +87,10 @@ class Workload:
         return self._order[step * self.batch_size : (step + 1) * self.batch_size]
 
 
-def draw_synthetic(name: str, seed: int = 0) -> Dataset:
-    """Random pixels and labels, as many and as large as the data set of that name has.
+def draw_synthetic(name: str, most: int | None = None, seed: int = 0) -> Dataset:
+    """Random pixels and labels, as large as those of the data set of that name, and as many.
+
+    With `most`, no more than so many training images are drawn.
 
     Raises ConfigError for one that is drawn on the spot, or whose extents are not known beforehand.
     """
@@ -98,7 +104,7 @@ def draw_synthetic(name: str, seed: int = 0) -> Dataset:
             rng.integers(0, 256, (images, *shape), np.uint8),
             rng.integers(0, CLASSES, images, np.int64),
         )
-        for images in (SYNTHETIC[name], TEST_IMAGES)
+        for images in (min(most or SYNTHETIC[name], SYNTHETIC[name]), TEST_IMAGES)
     )
     return Dataset(name, train, test, tuple(map(str, range(CLASSES))))
 

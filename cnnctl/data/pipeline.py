@@ -255,7 +255,7 @@ def _chunks(images: Array) -> Iterator[Array]:
 def _mean_image(images: Array) -> Array:
     total = np.zeros(images.shape[1:])
     for chunk in _chunks(images):
-        total += chunk.astype(np.float64).sum(axis=0)
+        total += chunk.sum(axis=0, dtype=np.float64)
     return total / len(images)
 
 

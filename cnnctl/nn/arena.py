@@ -4,6 +4,8 @@ Buffers are reserved with the first and last moment they are needed and share by
 their lifetimes don't meet. Everything is allocated once; nothing is ever freed or grown.
 """
 
+import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,6 +16,8 @@ from cnnctl.backends.specs import Array
 
 ALIGNMENT = 64
 """Bytes; a cache line, and the widest vector."""
+HUGE_PAGES_FROM = 2**22
+"""Bytes from which on memory is asked for in huge pages, as numpy does."""
 
 
 @dataclass(slots=True)
@@ -50,7 +54,7 @@ class Arena:
         return len(self._requests) - 1
 
     def allocate(self) -> list[Array]:
-        """The buffers by number, zero at first, aligned to 64 bytes."""
+        """The buffers by number, zero at first, aligned to 64 bytes. Raises MemoryError without room."""
         placed: list[_Request] = []
         # Large ones first: the small ones then find room in the gaps.
         for request in sorted(self._requests, key=lambda r: r.bytes, reverse=True):
@@ -60,11 +64,25 @@ class Arena:
                     request.offset = max(request.offset, other.offset + other.bytes)
             placed.append(request)
             self.bytes = max(self.bytes, request.offset + request.bytes)
-        memory = np.zeros(self.bytes + ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % ALIGNMENT
+        memory = map_memory(self.bytes)
         buffers = []
         for request in self._requests:
-            begin = start + request.offset
-            used = memory[begin : begin + prod(request.shape) * request.dtype.itemsize]
+            used = memory[request.offset : request.offset + prod(request.shape) * request.dtype.itemsize]
             buffers.append(used.view(request.dtype).reshape(request.shape))
         return buffers
+
+
+def map_memory(size: int) -> Array:
+    """Bytes of a mapping of their own, all 0; those never written take no memory.
+
+    The heap would at times give bytes that were used before, and clear them: then all of them
+    take memory at once, and how much a run needs could not be told beforehand. Raises MemoryError.
+    """
+    try:
+        mapping = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"{size:,} bytes for a network's buffers: {error}") from error
+    if size >= HUGE_PAGES_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # of a kernel without them
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(mapping, np.uint8)

@@ -117,7 +117,7 @@ def build_experiment(
         augment=build_augment(data.augment),
     )
     backend = build_backend(engine)
-    release_unused_memory()  # the plan's buffers are new then, and not counted twice in the estimate
+    release_unused_memory()  # by loading, which would be resident beside the plan
     plan = build_plan(solver, network, batches.batch_size, backend)
     return Experiment(
         config=config,
