@@ -11,19 +11,25 @@ from itertools import chain
 import numpy as np
 
 from cnnctl.backends.cpu import available_threads
-from cnnctl.config import RunConfig
+from cnnctl.config import DataConfig, RunConfig
 from cnnctl.data import Batches, Dataset, Normalizer, Split, make_splits
 from cnnctl.data.catalog import find_entry
 from cnnctl.data.dataset import Array
 from cnnctl.data.pipeline import epoch_order
+from cnnctl.data.shapes import TEST_COUNT, TRAIN_COUNT
 from cnnctl.errors import ConfigError, DataError, describe_alternatives
+from cnnctl.geometry import as_pair
 from cnnctl.nn import Network
 from cnnctl.train.build import build_network, open_dataset
 
-SYNTHETIC = {"mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000}
-"""Training images of the data sets that random pixels can stand in for."""
+SYNTHETIC = {
+    "mnist": (60_000, 10_000),
+    "fashion-mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "shapes": (TRAIN_COUNT, TEST_COUNT),
+}
+"""Training and test images of the data sets that random pixels can stand in for."""
 CLASSES = 10
-TEST_IMAGES = 10_000
 
 
 class Workload:
@@ -40,11 +46,7 @@ class Workload:
         self, config: RunConfig, *, synthetic: bool = False, data_dir: str | os.PathLike[str] | None = None
     ) -> None:
         data = config.data
-        dataset = (
-            draw_synthetic(data.dataset, data.train and data.train + data.validation)
-            if synthetic
-            else _load_images(config, data_dir)
-        )
+        dataset = draw_synthetic(data) if synthetic else _load_images(config, data_dir)
         splits = make_splits(dataset, train=data.train, validation=data.validation, test=data.test)
         self.config, self.image_shape, self.split = config, dataset.image_shape, splits.train
         self.normalizer = Normalizer.fit(self.split.images, data.normalize)
@@ -87,24 +89,21 @@ class Workload:
         return self._order[step * self.batch_size : (step + 1) * self.batch_size]
 
 
-def draw_synthetic(name: str, most: int | None = None, seed: int = 0) -> Dataset:
-    """Random pixels and labels, as large as those of the data set of that name, and as many.
+def draw_synthetic(data: DataConfig, seed: int = 0) -> Dataset:
+    """Random pixels and labels, of the extents that the data set has, and as many as the config uses.
 
-    With `most`, no more than so many training images are drawn.
-
-    Raises ConfigError for one that is drawn on the spot, or whose extents are not known beforehand.
+    Raises ConfigError for a data set whose extents are not known beforehand.
     """
-    if name not in SYNTHETIC:
+    name, shape = data.dataset, find_entry(data.dataset).image_shape
+    if name not in SYNTHETIC or shape is None:
         raise ConfigError(f"synthetic: {name!r} cannot be made up; {describe_alternatives(name, SYNTHETIC)}")
-    shape = find_entry(name).image_shape
-    assert shape is not None
+    if data.image_size is not None:
+        shape = shape[0], *as_pair(data.image_size, "image_size")
+    wanted = data.train and data.train + data.validation, data.test
     rng = np.random.default_rng(seed)
     train, test = (
-        Split(
-            rng.integers(0, 256, (images, *shape), np.uint8),
-            rng.integers(0, CLASSES, images, np.int64),
-        )
-        for images in (min(most or SYNTHETIC[name], SYNTHETIC[name]), TEST_IMAGES)
+        Split(rng.integers(0, 256, (images, *shape), np.uint8), rng.integers(0, CLASSES, images, np.int64))
+        for images in (min(count or most, most) for count, most in zip(wanted, SYNTHETIC[name], strict=True))
     )
     return Dataset(name, train, test, tuple(map(str, range(CLASSES))))
 

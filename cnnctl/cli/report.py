@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 TIMING_SECONDS = 1.0
-TIMED_IMAGES = 10_000
-"""Random ones, for a step's timing: more than caches hold, less than training took."""
+TIMED_IMAGES = 2_000
+"""Random ones, for a step's timing: more than caches hold, and less memory than training took."""
 
 
 @click.command(
@@ -88,8 +88,8 @@ def _measure(path: Path, data_dir: str | None, notes: dict[str, str]) -> "Table 
     try:
         config = load_config(path / "resolved.yaml")
         if synthetic := config.data.dataset in SYNTHETIC:
-            images = min(max(TIMED_IMAGES, config.solver.batch_size), SYNTHETIC[config.data.dataset])
-            data = config.data.model_copy(update={"train": images, "validation": 0})
+            images = min(max(TIMED_IMAGES, config.solver.batch_size), SYNTHETIC[config.data.dataset][0])
+            data = config.data.model_copy(update={"train": images, "validation": 0, "test": 1})
             config = config.model_copy(update={"data": data})
         found = measure_network(config, synthetic=synthetic, data_dir=data_dir, seconds=TIMING_SECONDS)
     except CnnctlError as error:

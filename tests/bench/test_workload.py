@@ -5,6 +5,7 @@ import pytest
 
 from cnnctl.bench import workload as workload_module
 from cnnctl.bench.workload import SYNTHETIC, Workload, draw_synthetic
+from cnnctl.config import DataConfig
 from cnnctl.data.catalog import CATALOG
 from cnnctl.data.pipeline import epoch_order
 from cnnctl.errors import ConfigError, DataError
@@ -65,18 +66,24 @@ def test_dropout_can_be_left_out_of_blocks_too(make_config):
 
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_random_pixels_have_the_extents_of_the_data_set(name, monkeypatch):
-    images, shape = SYNTHETIC[name] // 1000, CATALOG[name].image_shape
-    monkeypatch.setitem(SYNTHETIC, name, images)
-    monkeypatch.setattr(workload_module, "TEST_IMAGES", 10)
-    dataset = draw_synthetic(name)
+    images, shape = SYNTHETIC[name][0] // 1000, CATALOG[name].image_shape
+    monkeypatch.setitem(SYNTHETIC, name, (images, 10))
+    data = DataConfig(dataset=name)
+    dataset = draw_synthetic(data)
     assert dataset.train.images.shape == (images, *(shape or ()))
     assert (len(dataset.test), len(dataset.classes)) == (10, 10)
-    assert np.array_equal(draw_synthetic(name).train.images, dataset.train.images)
+    assert np.array_equal(draw_synthetic(data).train.images, dataset.train.images)
+
+
+def test_of_random_pixels_no_more_are_drawn_than_used():
+    data = DataConfig(dataset="shapes", train=5, validation=2, test=3, image_size=9)
+    dataset = draw_synthetic(data)
+    assert (dataset.train.images.shape, len(dataset.test)) == ((7, 3, 9, 9), 3)
 
 
 def test_a_data_set_of_unknown_extents_cannot_be_made_up():
     with pytest.raises(ConfigError, match=r"^synthetic: 'folder' cannot be made up; known: mnist, "):
-        draw_synthetic("folder")
+        draw_synthetic(DataConfig(dataset="folder", path="x"))
 
 
 def test_a_data_set_that_is_missing_is_not_downloaded(make_config, tmp_path, monkeypatch):
