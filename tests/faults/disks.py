@@ -12,8 +12,8 @@ from random import Random
 from typing import NamedTuple
 
 from cnnctl.train.checkpoint import load_last_checkpoint
+from tests.faults.launcher import NAMES, READS, SHORT_WRITE, SYNCS, WRITES, Ended, Failing, get_launcher
 from tests.faults.scenes import begin, check_line, clear_runs, create_scene, find_runs, finish, read_outcome
-from tests.faults.stage import NAMES, READS, SHORT_WRITE, SYNCS, WRITES, Ended, Failing, raise_curtain
 from tests.torture.guard import make_ground
 from tests.torture.tally import Mismatch, Tally
 
@@ -67,7 +67,7 @@ def list_cases(seed: int) -> list[tuple[str, str, int]]:
     cases = []
     for play in PLAYS:
         runs_dir, args = set_up(play)
-        ended = raise_curtain().run(args, failing=Failing(str(runs_dir), NEVER, _CHANGES | READS, errno.EIO))
+        ended = get_launcher().run(args, failing=Failing(str(runs_dir), NEVER, _CHANGES | READS, errno.EIO))
         if ended.code:
             raise Mismatch(f"{play} fails on a whole disk: {ended.err}")
         for name, fault in FAULTS.items():
@@ -82,7 +82,7 @@ def check_fault(play: str, name: str, n: int) -> None:
     fault = FAULTS[name]
     runs_dir, args = set_up(play)
     failing = Failing(str(runs_dir), n, fault.kinds, fault.error, fault.lasting)
-    ended = raise_curtain().run(args, failing=failing)
+    ended = get_launcher().run(args, failing=failing)
     what = f"{play}, {name} at call {n}"
     if ended.code not in (0, 1, 2):  # 2 where a config cannot be read
         raise Mismatch(f"{what}: exit code {ended.code}: {ended.err}")
@@ -121,7 +121,7 @@ def set_up(play: str) -> tuple[Path, list[str]]:
     kept = make_ground("faults") / "disks" / ("whole" if play == "eval" else "half")
     if not kept.exists():
         lasting = Failing(str(runs_dir), HALFWAY, _CHANGES, errno.EIO)
-        raise_curtain().run(start, failing=None if play == "eval" else lasting)
+        get_launcher().run(start, failing=None if play == "eval" else lasting)
         runs_dir.rename(kept)
     shutil.copytree(kept, runs_dir)
     (run,) = find_runs(runs_dir)
@@ -134,6 +134,6 @@ def set_up(play: str) -> tuple[Path, list[str]]:
 def evaluate_whole() -> dict[str, str]:
     """What is in a run after it was evaluated."""
     runs_dir, args = set_up("eval")
-    raise_curtain().run(args)
+    get_launcher().run(args)
     (run,) = find_runs(runs_dir)
     return read_outcome(run)

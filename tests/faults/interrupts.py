@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 from cnnctl.train.checkpoint import LAST, load_checkpoint
+from tests.faults.launcher import Clock, Ended, get_launcher
 from tests.faults.scenes import (
     SCENES,
     Scene,
@@ -21,7 +22,6 @@ from tests.faults.scenes import (
     find_runs,
     finish,
 )
-from tests.faults.stage import Clock, Ended, raise_curtain
 from tests.torture.mutations import draw_stream
 from tests.torture.tally import Mismatch, Tally
 
@@ -69,15 +69,15 @@ def check_interrupt(seed: int, number: int, tally: Tally) -> None:
 def _play_forked(
     rng: Random, scene: Scene, args: list[str], first: int, second: int | None
 ) -> tuple[Ended, float]:
-    actor = raise_curtain().start(args)
+    process = get_launcher().start(args)
     time.sleep(rng.random() * scene.seconds)
-    clock = Clock(actor.pid)
-    actor.signal(first)
+    clock = Clock(process.pid)
+    process.signal(first)
     if second is not None:
         time.sleep(rng.random() * DOUBLED_WITHIN_S)
-        actor.signal(second)
+        process.signal(second)
     seconds = clock.await_end()
-    return actor.wait(), seconds
+    return process.wait(), seconds
 
 
 def _play_process(

@@ -10,8 +10,8 @@ from random import Random
 
 from cnnctl.errors import CheckpointError
 from cnnctl.train.checkpoint import LAST, PREVIOUS, load_checkpoint
+from tests.faults.launcher import Launched, get_launcher
 from tests.faults.scenes import SCENES, Scene, begin, clear_runs, count_steps, create_scene, find_runs, finish
-from tests.faults.stage import Actor, raise_curtain
 from tests.torture.mutations import draw_stream
 from tests.torture.tally import Mismatch, Tally
 
@@ -25,10 +25,10 @@ def check_kill(seed: int, number: int, tally: Tally) -> None:
     runs_dir = clear_runs("kills")
     args = begin(scene, runs_dir)
     for depth in range(rng.randint(1, DEEPEST)):
-        actor = raise_curtain().start(args)
-        await_moment(rng, scene, actor, runs_dir)
-        actor.signal(signal.SIGKILL)
-        ended = actor.wait()
+        process = get_launcher().start(args)
+        await_moment(rng, scene, process, runs_dir)
+        process.signal(signal.SIGKILL)
+        ended = process.wait()
         if ended.code not in (0, -signal.SIGKILL):
             raise Mismatch(f"{scene.name}: exit code {ended.code} before it was killed: {ended.err}")
         if ended.code == 0:
@@ -48,7 +48,7 @@ def check_kill(seed: int, number: int, tally: Tally) -> None:
     tally.counts["cases"] += 1
 
 
-def await_moment(rng: Random, scene: Scene, actor: Actor, runs_dir: Path) -> None:
+def await_moment(rng: Random, scene: Scene, process: Launched, runs_dir: Path) -> None:
     """Until a random moment of the clock, or just behind a random step that is still to be done."""
     if rng.random() < 0.2:
         time.sleep(rng.random() * scene.seconds)
@@ -56,7 +56,7 @@ def await_moment(rng: Random, scene: Scene, actor: Actor, runs_dir: Path) -> Non
     runs = find_runs(runs_dir)
     done = count_steps(runs[-1] / "metrics.jsonl") if runs else 0
     step = rng.randint(min(done + 1, scene.steps), scene.steps)
-    while actor.is_running():
+    while process.is_running():
         runs = find_runs(runs_dir)
         if runs and count_steps(runs[-1] / "metrics.jsonl") >= step:
             break

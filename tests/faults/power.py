@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeVar
 from cnnctl.errors import CheckpointError
 from cnnctl.train.checkpoint import load_last_checkpoint
 from tests.faults.disks import set_up
+from tests.faults.launcher import get_launcher
 from tests.faults.scenes import begin, create_scene, find_runs, finish
-from tests.faults.stage import raise_curtain
 from tests.torture.guard import make_ground
 from tests.torture.mutations import draw_stream
 from tests.torture.tally import Mismatch, Tally
@@ -125,7 +125,7 @@ def record(play: str) -> Recording:
         root, args = set_up(play)
     entries = {path.relative_to(root): path for path in sorted(root.rglob("*"))}
     before = {name: None if path.is_dir() else path.read_bytes() for name, path in entries.items()}
-    ended = raise_curtain().run(args, watched=(root, log))
+    ended = get_launcher().run(args, watched=(root, log))
     if ended.code:
         raise Mismatch(f"{play} fails on a whole disk: {ended.err}")
     recording = Recording(scene, root, before, list(read_records(log.read_bytes())))

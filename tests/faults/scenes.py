@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults.stage import Ended, raise_curtain
+from tests.faults.launcher import Ended, get_launcher
 from tests.quarters import write_quarters
 from tests.torture.guard import make_ground
 from tests.torture.tally import Mismatch
@@ -70,7 +70,7 @@ def create_scene(name: str) -> Scene:
     config.write_text(json.dumps(describe(name)))
     runs = ground / f"{name}-unbroken"
     for _ in range(2):
-        ended = raise_curtain().run(["train", str(config), "--runs-dir", str(runs), "--quiet"])
+        ended = get_launcher().run(["train", str(config), "--runs-dir", str(runs), "--quiet"])
         if ended.code:
             raise Mismatch(f"{name} cannot be run at all: {ended.err}")
     paths = sorted(runs.iterdir())
@@ -143,7 +143,7 @@ def find_runs(runs_dir: Path) -> list[Path]:
 
 def finish(scene: Scene, run: Path) -> None:
     """Go on with a run to its end, undisturbed. Raises Mismatch unless that is the scene's."""
-    ended = raise_curtain().run(["train", "--resume", str(run), "--quiet"])
+    ended = get_launcher().run(["train", "--resume", str(run), "--quiet"])
     if ended.code:
         raise Mismatch(f"{scene.name}: cannot be resumed: exit code {ended.code}: {ended.err}")
     found = read_outcome(run)

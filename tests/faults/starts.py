@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from cnnctl.train.run_directory import RunDirectory
+from tests.faults.launcher import Ended, Launched, get_launcher
 from tests.faults.scenes import (
     Scene,
     begin,
@@ -15,7 +16,6 @@ from tests.faults.scenes import (
     finish,
     read_outcome,
 )
-from tests.faults.stage import Actor, Ended, raise_curtain
 from tests.torture.mutations import draw_stream
 from tests.torture.tally import Mismatch, Tally
 
@@ -53,18 +53,18 @@ def _start_together(scene: Scene, runs_dir: Path, tally: Tally) -> None:
 
 def _go_on_together(scene: Scene, runs_dir: Path, moment: float, tally: Tally) -> None:
     """While one holds the lock nobody else gets in; after its death one of many does."""
-    actor = raise_curtain().start(begin(scene, runs_dir))
-    run = _stop_in_a_run(actor, runs_dir, moment * scene.seconds)
+    process = get_launcher().start(begin(scene, runs_dir))
+    run = _stop_in_a_run(process, runs_dir, moment * scene.seconds)
     if run is None:
         tally.counts["ended before"] += 1
         return
     args = ["train", "--resume", str(run), "--quiet"]
     for ended in _play_together(args, RIVALS):
-        if ended.code != 1 or f"process {actor.pid} is training in it" not in ended.err:
+        if ended.code != 1 or f"process {process.pid} is training in it" not in ended.err:
             raise Mismatch(f"exit code {ended.code} in a run that is taken: {ended.err!r}")
         check_line(ended)
-    actor.signal(signal.SIGKILL)
-    actor.wait()
+    process.signal(signal.SIGKILL)
+    process.wait()
     codes = []
     for ended in _play_together(args, RIVALS):
         codes.append(ended.code)
@@ -77,19 +77,19 @@ def _go_on_together(scene: Scene, runs_dir: Path, moment: float, tally: Tally) -
     tally.counts["holders killed"] += 1
 
 
-def _stop_in_a_run(actor: Actor, runs_dir: Path, seconds: float) -> Path | None:
+def _stop_in_a_run(process: Launched, runs_dir: Path, seconds: float) -> Path | None:
     """Freeze it that long after its run is there; None if it is done by then."""
     while not (runs := find_runs(runs_dir)):
         time.sleep(0.001)
     time.sleep(seconds / 2)
-    actor.signal(signal.SIGSTOP)
+    process.signal(signal.SIGSTOP)
     if RunDirectory(runs[0]).read_status().state == "running":
         return runs[0]
-    actor.signal(signal.SIGCONT)
-    actor.wait()
+    process.signal(signal.SIGCONT)
+    process.wait()
     return None
 
 
 def _play_together(args: list[str], count: int) -> list[Ended]:
-    actors = [raise_curtain().start(args) for _ in range(count)]
-    return [actor.wait() for actor in actors]
+    processes = [get_launcher().start(args) for _ in range(count)]
+    return [process.wait() for process in processes]

@@ -64,11 +64,11 @@ class Hang(BaseException):
     """Nothing came of it."""
 
 
-class Shop(NamedTuple):
-    """Where runs are hurt.
+class Folders(NamedTuple):
+    """Where runs are damaged.
 
     Attributes:
-        runs: the folder of runs: one nobody touches, and one that is hurt.
+        runs: the folder of runs: one nobody touches, and one that is damaged.
         models: runs of two kinds, one finished and one that died, to be copied.
     """
 
@@ -80,52 +80,53 @@ class Shop(NamedTuple):
         return self.runs / "20260101-000000-whole-aaaa"
 
     @property
-    def hurt(self) -> Path:
-        return self.runs / "20260102-000000-hurt-bbbb"
+    def damaged(self) -> Path:
+        return self.runs / "20260102-000000-damaged-bbbb"
 
 
 def check_run(seed: int, number: int, tally: Tally) -> None:
     """One damaged file, all that reads it, and now and then a command."""
     rng = draw_stream(seed, number)
-    shop = create_shop()
+    folders = create_folders()
     finished = rng.random() < 0.5
-    model = shop.models[0 if finished else 1]
-    renew(shop, model)
+    model = folders.models[0 if finished else 1]
+    renew(folders, model)
     name = rng.choice([name for name in FILES if (model / name).exists()])
     kind = rng.choice(("bytes", "bytes", "values", "form"))
     with ending(f"{name}: {kind}"):
         if kind == "form":
             form = rng.choice(list(FORMS))
-            FORMS[form](shop.hurt / name, rng)
+            FORMS[form](folders.damaged / name, rng)
             kind = f"form {form}"
         else:
             whole = (model / name).read_bytes()
             change = change_values if kind == "values" else change_bytes
-            (shop.hurt / name).write_bytes(change(rng, name, whole))
+            (folders.damaged / name).write_bytes(change(rng, name, whole))
         try:
-            check_readers(shop, tally)
+            check_readers(folders, tally)
             if number % SHOWING_EVERY == 0:
-                check_command(shop, rng.choice(SHOWING), tally)
+                check_command(folders, rng.choice(SHOWING), tally)
             if number % ACTING_EVERY == 0:
                 acting = [command for command in ACTING if name != "resolved.yaml" or "--fork" not in command]
-                check_command(shop, rng.choice(acting), tally)
+                check_command(folders, rng.choice(acting), tally)
         finally:
-            remove(shop.hurt / name)
+            remove(folders.damaged / name)
     tally.counts[kind] += 1
     tally.counts["cases"] += 1
 
 
-def check_readers(shop: Shop, tally: Tally) -> None:
+def check_readers(folders: Folders, tally: Tally) -> None:
     """What reads a run and changes nothing, one after the other."""
     for name, read in READERS.items():
-        outcome = guard(partial(read, shop.hurt), make_ground("run"), tally)
+        outcome = guard(partial(read, folders.damaged), make_ground("run"), tally)
         tally.counts[f"{name} {'refused' if outcome.refusal else 'read'}"] += 1
         if name == "metrics" and outcome.refusal is None:
-            check_entries(outcome.value, (shop.hurt / "metrics.jsonl").read_bytes())
-    found, problems = guard(lambda: list_runs(shop.runs), make_ground("run"), tally).value
+            check_entries(outcome.value, (folders.damaged / "metrics.jsonl").read_bytes())
+    found, problems = guard(lambda: list_runs(folders.runs), make_ground("run"), tally).value
     states = {run.path: run.state for run in found}
-    told = [line for line in problems if str(shop.hurt) in line]
-    if states.get(shop.whole) != "finished" or (shop.hurt in states) == bool(told) or len(problems) > 1:
+    told = [line for line in problems if str(folders.damaged) in line]
+    is_listed = folders.damaged in states
+    if states.get(folders.whole) != "finished" or is_listed == bool(told) or len(problems) > 1:
         raise Mismatch(f"of two runs, {states} are listed and {problems} told")
 
 
@@ -146,10 +147,10 @@ def _is_finite(entry: dict[str, Any]) -> bool:
     return all(isfinite(part[key]) for part in figures for key in ("loss", "accuracy") if key in part)
 
 
-def check_command(shop: Shop, command: tuple[str, ...], tally: Tally) -> None:
+def check_command(folders: Folders, command: tuple[str, ...], tally: Tally) -> None:
     """It says what it found, or in one line why not; nobody sees a traceback."""
-    places = {"RUN": str(shop.hurt), "WHOLE": str(shop.whole), "RUNS": str(shop.runs)}
-    places |= {"IMAGE": str(shop.runs.parent / "image.png"), "FORKS": str(shop.runs.parent / "forks")}
+    places = {"RUN": str(folders.damaged), "WHOLE": str(folders.whole), "RUNS": str(folders.runs)}
+    places |= {"IMAGE": str(folders.runs.parent / "image.png"), "FORKS": str(folders.runs.parent / "forks")}
     arguments = [places.get(word, word) for word in command]
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
@@ -162,7 +163,7 @@ def check_command(shop: Shop, command: tuple[str, ...], tally: Tally) -> None:
     if "--json" in command and code == 0:
         for document in out.getvalue().splitlines() if "tail" in command else [out.getvalue()]:
             json.loads(document, parse_constant=_refuse_constant)
-    shutil.rmtree(shop.runs.parent / "forks", ignore_errors=True)
+    shutil.rmtree(folders.runs.parent / "forks", ignore_errors=True)
     tally.counts[f"cnnctl {command[0]} {'refused' if code else 'done'}"] += 1
 
 
@@ -301,29 +302,29 @@ def ending(what: str) -> Iterator[None]:
 
 
 @cache
-def create_shop() -> Shop:
+def create_folders() -> Folders:
     """Trains the runs and uses everything once: what is imported late is there before it is watched."""
     remains = create_remains()
     ground = make_ground("run")
     os.environ["CNNCTL_DEBUG"] = "1"
     finished = api.train(resume=remains.path, fork=True, runs_dir=ground / "models")
     api.evaluate(finished)
-    shop = Shop(ground / "runs", (finished.path, remains.path))
-    shop.runs.mkdir()
+    folders = Folders(ground / "runs", (finished.path, remains.path))
+    folders.runs.mkdir()
     pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
     Image.fromarray(pixels).save(ground / "image.png")
-    for model in shop.models:
+    for model in folders.models:
         for command in (*SHOWING, *ACTING):
-            renew(shop, model)
-            check_command(shop, command, Tally())
-        renew(shop, model)
-        check_readers(shop, Tally())
-    return shop
+            renew(folders, model)
+            check_command(folders, command, Tally())
+        renew(folders, model)
+        check_readers(folders, Tally())
+    return folders
 
 
-def renew(shop: Shop, model: Path) -> None:
+def renew(folders: Folders, model: Path) -> None:
     """Both runs as they were. Files that nobody changed since are left as they are."""
-    for path, source in ((shop.whole, shop.models[0]), (shop.hurt, model)):
+    for path, source in ((folders.whole, folders.models[0]), (folders.damaged, model)):
         marks = {file.relative_to(path): _mark(file) for file in path.rglob("*")} if path.exists() else {}
         wanted = {file.relative_to(source): _mark(file) for file in source.rglob("*")}
         if marks != wanted:

@@ -1,8 +1,8 @@
-"""Where faults are played: processes of `cnnctl`, each forked off one that has imported it and done no more.
+"""Starts processes of `cnnctl` for the faults, each forked off one that has imported it and done no more.
 
 A fork costs a few milliseconds where an interpreter that starts and imports NumPy costs a few hundred. The
-stage is an interpreter of its own with disk.c laid over libc. It is told by a line of JSON what to start,
-and how the disk is to behave; what a process prints goes to files, and it leaves by `os._exit`.
+launcher runs that interpreter, with disk.c laid over libc, and tells it by a line of JSON what to start and
+how the disk is to behave; what a process prints goes to files, and it leaves by `os._exit`.
 """
 
 import atexit
@@ -58,10 +58,10 @@ class Ended:
 
 
 @dataclass
-class Actor:
+class Launched:
     """A process that was started."""
 
-    stage: "Stage"
+    launcher: "Launcher"
     pid: int
     files: Path
     started: float = field(default_factory=time.monotonic)
@@ -76,7 +76,7 @@ class Actor:
 
     def wait(self) -> Ended:
         """Until it ends. One that hangs is killed, and its exit code tells."""
-        status = self.stage.ask({"wait": self.pid})
+        status = self.launcher.ask({"wait": self.pid})
         seconds = time.monotonic() - self.started
         texts = [self.files.with_suffix(suffix).read_text() for suffix in (".out", ".err", ".calls")]
         calls = {int(kind): count for kind, count in json.loads(texts[2] or "{}").items()}
@@ -106,15 +106,15 @@ def read_delay(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
-class Stage:
-    """The interpreter that processes are forked from; `raise_curtain` makes one."""
+class Launcher:
+    """The interpreter that processes are forked from; `get_launcher` makes one."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cnnctl-stage-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="cnnctl-launcher-"))
         atexit.register(self.close)
         library = compile_disk(self.folder)
         environment = {**os.environ, "LD_PRELOAD": str(library), "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.faults.stage"]
+        command = [sys.executable, "-m", "tests.faults.launcher"]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -122,7 +122,7 @@ class Stage:
 
     def start(
         self, args: Sequence[str], *, failing: Failing | None = None, watched: tuple[Path, Path] | None = None
-    ) -> Actor:
+    ) -> Launched:
         """`cnnctl <args>`; `watched` are the folder that is, and the log."""
         self._count += 1
         if args[0] == "train":
@@ -132,7 +132,7 @@ class Stage:
             files.with_suffix(suffix).write_text("")
         watch = [os.fspath(path) for path in watched] if watched else None
         pid = self.ask({"args": list(args), "files": str(files), "failing": failing, "watched": watch})
-        return Actor(self, pid, files)
+        return Launched(self, pid, files)
 
     def run(self, args: Sequence[str], **disk: Any) -> Ended:
         """Start it and wait."""
@@ -145,7 +145,7 @@ class Stage:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError("the stage has collapsed: tests.faults.stage ended")
+            raise RuntimeError("the interpreter that processes are forked from has ended")
         return int(answer)
 
     def close(self) -> None:
@@ -164,13 +164,13 @@ def compile_disk(folder: Path) -> Path:
 
 
 @cache
-def raise_curtain() -> Stage:
-    """The stage of this process."""
-    return Stage()
+def get_launcher() -> Launcher:
+    """That of this process."""
+    return Launcher()
 
 
 def main() -> None:
-    """The stage's own side: a line in, a process started or waited for, a line out."""
+    """The interpreter's own side: a line in, a process started or waited for, a line out."""
     from cnnctl.cli.main import main as run_command
     from cnnctl.cli.train import train
     from cnnctl.train import api
@@ -179,7 +179,7 @@ def main() -> None:
     disk = ctypes.CDLL(None)
     for line in sys.stdin:
         request = json.loads(line)
-        answer = await_end(request["wait"]) if "wait" in request else play(request, disk, run_command)
+        answer = await_end(request["wait"]) if "wait" in request else run_forked(request, disk, run_command)
         print(answer, flush=True)
 
 
@@ -195,7 +195,7 @@ def await_end(pid: int) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def play(request: dict[str, Any], disk: ctypes.CDLL, run_command: Callable[[list[str]], int]) -> int:
+def run_forked(request: dict[str, Any], disk: ctypes.CDLL, run_command: Callable[[list[str]], int]) -> int:
     """Fork off a process, which hears signals from when the command begins to when it is done."""
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
