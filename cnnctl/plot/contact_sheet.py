@@ -5,27 +5,27 @@ at random and writes nothing but the file it is told to.
 """
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnctl.data.dataset import Array, Split
+from cnnctl.data.dataset import Split
 from cnnctl.errors import ConfigError
+from cnnctl.plot.pixels import (
+    BACKGROUND,
+    FONT_SIZE,
+    GAP,
+    INK,
+    MAX_PIXELS,
+    convert_to_rgb,
+    encode_image,
+    find_range,
+    shorten_name,
+)
 from cnnctl.train.atomic import write_atomically
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MIN_SIDE = 56
 """Images with a shorter side than this many pixels are enlarged, to no less."""
-GAP = 4
-FONT_SIZE = 14
-LABEL_CHARACTERS = 24
-BACKGROUND, INK = (255, 255, 255), (0, 0, 0)
-MAX_PIXELS = 2**26
-"""A sheet with more is refused before it is drawn."""
 
 
 def draw_contact_sheet(split: Split, classes: Sequence[str], path: Path, count: int = 8) -> None:
@@ -61,30 +61,3 @@ def draw_contact_sheet(split: Split, classes: Sequence[str], path: Path, count: 
             thumbnail = Image.fromarray(pixels).resize((W * zoom, H * zoom), Image.Resampling.NEAREST)
             sheet.paste(thumbnail, (margin + column * step_x, top))
     write_atomically(path, encode_image(sheet))
-
-
-def encode_image(image: "Image") -> bytes:
-    """A picture as a PNG file."""
-    stream = BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def shorten_name(name: str, most: int = LABEL_CHARACTERS) -> str:
-    """A name on one line that every font can set."""
-    printable = "".join(character if character.isprintable() else "?" for character in name)
-    return printable if len(printable) <= most else f"{printable[: most - 3]}..."
-
-
-def find_range(images: Array) -> tuple[float, float]:
-    """What is to be black and what white."""
-    if images.dtype == np.uint8:
-        return 0, 255
-    return float(images.min()), float(images.max())
-
-
-def convert_to_rgb(image: Array, lowest: float, highest: float) -> Array:
-    """(C, H, W) -> (H, W, 3) uint8."""
-    levels = (image.astype(np.float64) - lowest) * (255 / ((highest - lowest) or 1.0))
-    rounded = np.rint(levels).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(rounded, (3, *image.shape[1:])).transpose(1, 2, 0))

@@ -17,8 +17,8 @@ from cnnctl.config.kernel import KernelConfig, load_kernel
 from cnnctl.data.folder import measure_image, read_image
 from cnnctl.errors import ConfigError, describe_alternatives
 from cnnctl.geometry import Window
-from cnnctl.plot.contact_sheet import encode_image, shorten_name
 from cnnctl.plot.figure import draw_figure, save_figure, save_numbers
+from cnnctl.plot.pixels import encode_image, shorten_name
 from cnnctl.train.atomic import write_atomically
 
 LUMA = (0.299, 0.587, 0.114)

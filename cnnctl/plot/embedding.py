@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnctl.plot.contact_sheet import shorten_name
 from cnnctl.plot.figure import draw_figure, save_figure, save_numbers
+from cnnctl.plot.pixels import shorten_name
 from cnnctl.train.insight import Embedding
 
 MOST_NAMED = 20

@@ -1,7 +1,7 @@
 """What a network sees, as pictures: filters, feature maps, the pixels that matter, a fooling image.
 
-Draws what it is given and writes the same numbers as JSON beside each picture; the points of an
-embedding as CSV. Computes nothing but colours.
+Draws what it is given and writes the same numbers as JSON beside each picture. Computes nothing but
+colours.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cnnctl.backends.specs import Array
-from cnnctl.plot.contact_sheet import convert_to_rgb
+from cnnctl.plot.pixels import convert_to_rgb
 from cnnctl.plot.sheet import Panel, arrange_tiles, choose_zoom, draw_sheet, encode_png, stretch
 from cnnctl.train.atomic import write_atomically
 

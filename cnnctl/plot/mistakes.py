@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnnctl.data.dataset import Array
-from cnnctl.plot.contact_sheet import (
+from cnnctl.plot.pixels import (
     BACKGROUND,
     FONT_SIZE,
     GAP,

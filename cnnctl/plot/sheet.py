@@ -15,8 +15,8 @@ import numpy as np
 
 from cnnctl.backends.specs import Array
 from cnnctl.errors import ConfigError
-from cnnctl.plot.contact_sheet import BACKGROUND, FONT_SIZE, GAP, INK, MAX_PIXELS, encode_image, shorten_name
 from cnnctl.plot.figure import check_picture_path
+from cnnctl.plot.pixels import BACKGROUND, FONT_SIZE, GAP, INK, MAX_PIXELS, encode_image, shorten_name
 from cnnctl.train.atomic import write_atomically
 
 LINE = FONT_SIZE + 6

@@ -9,7 +9,8 @@ from PIL import Image
 from cnnctl.data import Split
 from cnnctl.data.dataset import Array
 from cnnctl.errors import ConfigError, RunError
-from cnnctl.plot.contact_sheet import GAP, draw_contact_sheet
+from cnnctl.plot.contact_sheet import draw_contact_sheet
+from cnnctl.plot.pixels import GAP
 
 
 def draw(path: Path, images: Array, labels: list[int], classes: list[str], count: int) -> Array:

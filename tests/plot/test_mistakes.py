@@ -8,8 +8,8 @@ from PIL import Image
 
 from cnnctl.data.dataset import Array
 from cnnctl.errors import RunError
-from cnnctl.plot.contact_sheet import GAP
 from cnnctl.plot.mistakes import COLUMNS, LINE, MAX_SIDE, MIN_SIDE, draw_mistakes
+from cnnctl.plot.pixels import GAP
 from cnnctl.train.scores import Mistake
 
 
