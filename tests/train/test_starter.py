@@ -12,11 +12,12 @@ from PIL import Image
 
 from cnnctl import Run, load_config, train
 from cnnctl.config import compare_configs
+from cnnctl.config.data import DATASETS_WITH
 from cnnctl.config.json_schema import create_run_schema
 from cnnctl.config.shipped import find_configs, list_networks
 from cnnctl.config.strict_yaml import read_yaml
 from cnnctl.data import catalog
-from cnnctl.data.catalog import CATALOG
+from cnnctl.data.catalog import CATALOG, FIELDS
 from cnnctl.data.shapes import draw_shapes
 from cnnctl.errors import ConfigError
 from cnnctl.train.build import build_network
@@ -166,3 +167,8 @@ def test_a_refusal_names_what_fits() -> None:
     assert str(caught.value).startswith(line)
     fitting = [network for network in list_networks() if network != "vgg11"]
     assert str(caught.value).endswith(f"; those that fit: {', '.join(fitting)}")
+
+
+def test_config_and_catalogue_agree_on_what_a_data_set_takes() -> None:
+    """Neither may import the other."""
+    assert {field: DATASETS_WITH[field] for field in FIELDS} == FIELDS
