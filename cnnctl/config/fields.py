@@ -7,6 +7,7 @@ error context, to be put behind the field's place by `load`. Names no field of a
 
 from collections.abc import Callable, Mapping
 from inspect import isclass
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -25,6 +26,9 @@ from pydantic_core import PydanticCustomError
 
 from cnnctl.config.strict_yaml import show_value
 from cnnctl.errors import describe_alternatives
+
+MOST_PROBLEMS = 20
+"""So many mistakes of one file are told: whoever makes more has given another kind of file."""
 
 
 def refuse(reason: str, *field: str | int, kind: Literal["value", "key"] = "value") -> PydanticCustomError:
@@ -116,12 +120,9 @@ class Section(BaseModel):
         if not isinstance(value, Mapping):
             known = f"a mapping of {', '.join(fields)}"
             raise refuse(f": {show_value(value)} is not usable; give {known}")
+        unknown = islice((key for key in value if key not in fields), MOST_PROBLEMS + 1)
         problems = [
-            *(
-                refuse(f" is not known; {cls._suggest(key)}", key, kind="key")
-                for key in value
-                if key not in fields
-            ),
+            *(refuse(f" is not known; {cls._suggest(key)}", key, kind="key") for key in unknown),
             *(
                 refuse(f" is missing ({field.description})", key)
                 for key, field in fields.items()

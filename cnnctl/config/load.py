@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cnnctl.config.fields import MOST_PROBLEMS
 from cnnctl.config.schema import RunConfig
 from cnnctl.config.strict_yaml import MAX_DEPTH, Node, dump_yaml, parse_yaml, read_yaml, show_value
 from cnnctl.errors import ConfigError
@@ -191,12 +192,15 @@ def _validate(tree: Node) -> RunConfig:
 
 
 def validate_tree(tree: Node, model: type[Model]) -> Model:
-    """What a document says as that model. Raises ConfigError, a line for each problem, first the place."""
+    """What a document says as that model. Raises ConfigError, a line for each of the first problems."""
     try:
         return model.model_validate(tree.to_data())
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-    raise ConfigError(*(_describe_problem(problem, tree) for problem in details))
+    lines = [_describe_problem(problem, tree) for problem in details[:MOST_PROBLEMS]]
+    if len(details) > MOST_PROBLEMS:
+        lines.append(f"there are more: these are the first {MOST_PROBLEMS}")
+    raise ConfigError(*lines)
 
 
 def _describe_problem(error: ErrorDetails, tree: Node) -> str:

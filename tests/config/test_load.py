@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnctl.config import RunConfig, config_from_dict, config_to_dict, dump_config, load_config
+from cnnctl.config.fields import MOST_PROBLEMS
 from cnnctl.config.network import GaussianConfig, HeConfig, HingeConfig
 from cnnctl.config.solver import AdamConfig, SGDConfig
 from cnnctl.errors import ConfigError
@@ -456,3 +457,12 @@ def test_any_config_survives_the_way_to_yaml_and_back(
     assert isinstance(config, RunConfig)
     assert load_config(file) == config
     assert config_from_dict(config_to_dict(config)) == config
+
+    def test_of_very_many_the_first(self, folder: Path) -> None:
+        keys = "".join(f"key{number}: 1\n" for number in range(1000))
+        (folder / "run.yaml").write_text((folder / "run.yaml").read_text() + keys)
+        with pytest.raises(ConfigError) as caught:
+            load_config("run.yaml")
+        *first, rest = caught.value.problems
+        assert [line.split()[1] for line in first] == [f"key{number}" for number in range(MOST_PROBLEMS)]
+        assert rest == f"there are more: these are the first {MOST_PROBLEMS}"
