@@ -21,6 +21,14 @@ SOURCES      := $(C_FILES) $(wildcard ext/*.py* ext/meson.build) meson.build mes
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+ifneq ($(wildcard $(VENV)/python),)
+ifneq ($(or $(shell cat $(VENV)/python),$(CURDIR)),$(CURDIR))
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
+$(error this folder was moved or copied, and its environment with it: run "make clean", then again)
+endif
+endif
+endif
+
 train: $(VENV)/installed ## build, then train the quick-start network
 	$(BIN)/cnnctl train configs/quickstart.yaml
 
@@ -59,6 +67,7 @@ bench: $(VENV)/developer ## measure every speed that the README and docs/engine.
 
 docs: $(VENV)/developer ## the documentation as web pages, build/docs/index.html
 	$(BIN)/sphinx-build -W -n --keep-going -q -d build/doctrees docs build/docs
+	@echo build/docs/index.html
 
 lint: $(VENV)/developer ## style, types and formatting of Python, Cython and C
 	$(BIN)/ruff check $(PYTHON_FILES)
@@ -81,11 +90,15 @@ clean: ## remove the environment and everything built
 
 $(VENV)/python:
 	@test -n "$(PYTHON)" || { echo "make: cnnctl needs Python 3.11 or later; set PYTHON=/path/to/python" >&2; exit 1; }
+	@for compiler in $(firstword $(CC)) gcc clang; do command -v $$compiler >/dev/null && exit; done; \
+		echo "make: cnnctl needs a C compiler; on Debian and Ubuntu: apt install gcc" >&2; exit 1
+	@rm -rf build/editable  # made by the interpreter of an environment that is gone
 	$(PYTHON) -m venv $(VENV)
-	@touch $@
+	@echo "$(CURDIR)" > $@
 
 $(VENV)/installed: $(VENV)/python $(SOURCES)
 	$(PIP) meson-python meson ninja Cython
+	@echo "compiling the kernels: a minute or two"
 	$(BUILD) -e .
 	@touch $@
 

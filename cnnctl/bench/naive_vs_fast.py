@@ -209,7 +209,7 @@ def measure_naive_vs_fast(
     conditions = describe_conditions(fast, engine.dtype)
     with_torch = find_spec("torch") is not None
     if not with_torch:
-        note("PyTorch is not installed, so it has no rows; for some: pip install 'cnnctl[torch]'")
+        note("PyTorch is not installed, so it has no rows; for some: pip install torch")
     rows: list[Row] = []
     with threadpool_limits(limits=fast.threads, user_api="blas"):
         for number, case in enumerate(cases):

@@ -196,7 +196,7 @@ def measure_steps(
     Raises ConfigError where PyTorch is wanted and missing, or knows no like of the network.
     """
     if peer and find_spec("torch") is None:
-        raise ConfigError("peer: torch is not installed; install it with: pip install 'cnnctl[torch]'")
+        raise ConfigError("peer: torch is not installed; install it with: pip install torch")
     workload = task.load()
     conditions = describe_conditions(engines[0].create_backend(workload), task.config.engine.dtype)
     with threadpool_limits(limits=workload.threads, user_api="blas"):

@@ -262,7 +262,7 @@ def _print_steps(report: "StepReport") -> None:
         for row in (*report.ours, *report.theirs)
     ]
     columns = ("engine", "layout", "threads", "q1 ms", "median ms", "q3 ms", "images/s", "peak MB", "steps")
-    display.print_table("", columns, rows)
+    display.print_table("", columns, rows, spare=("steps", "q1 ms", "q3 ms", "peak MB"))
     if report.losses and report.ratio is not None:
         display.print_text(f"{report.ratio:.2f} times as fast as PyTorch's best")
         display.print_text(f"losses: {_describe_losses(report.losses)}")
@@ -331,6 +331,9 @@ def _print_ops(report: "OpsReport") -> None:
     conditions = report.conditions
     engine = f"{conditions['backend']}, {conditions['instruction_set']}, {conditions['dtype']}"
     title = f"{engine}, {threads}; peak {peak}"
-    display.print_table(title, columns, rows)
+    display.print_table(title, columns, rows, spare=("MB", "images", "GB/s", "GFLOP/s"))
+    shares = [share for row in report.rows for share in (row.forward_percent, row.backward_percent) if share]
+    if max(shares, default=0) > 100:
+        display.print_text("above 100 %: Winograd's algorithm multiplies less than the sum that is counted")
     if report.step_ms is not None:
         display.print_text(f"a whole step: {report.step_ms:.3f} ms")

@@ -15,7 +15,7 @@ from math import isfinite
 from shutil import get_terminal_size
 from time import monotonic
 from traceback import format_exception
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from cnnctl.errors import describe_alternatives, escape, make_line
 from cnnctl.train.observer import EpochInfo, Observer, RunInfo, Scores, StepInfo, Summary
@@ -34,6 +34,10 @@ LINE_INTERVAL_S = 10.0
 _BRAILLE, _CURVE_COLOURS = "⣿", ("blue", "red", "green", "magenta", "yellow", "cyan", "white")
 _BLOCKS, _PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 _HALF = "▀"
+_EDGE, _SEAM = 1, 3
+"""What rich draws at a table's edge, and between its columns."""
+_FOLDED = 16
+"""Text of a table is folded to no less than this."""
 _NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[%\w/]+)?|-|nan|inf")
 
 
@@ -57,28 +61,38 @@ def print_table(
 ) -> None:
     """A table on stdout, columns of figures to the right; None is shown as "-".
 
-    On a terminal that is too narrow the `spare` columns go, one after the other; then cells are folded.
+    On a terminal that is too narrow the `spare` columns go, one after the other; then the heads of
+    figures are broken between words, and text is folded. Figures are never: where even that is too
+    wide, the terminal breaks whole lines.
     """
     cells = [["-" if cell is None else make_line(str(cell)) for cell in row] for row in rows]
+    table = [[*column] for column in zip(columns, *cells, strict=True)]
+    width, is_rich = get_terminal_size().columns, _is_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
     if _is_terminal(sys.stdout):
-        columns, cells = _leave_out(spare, columns, cells, get_terminal_size().columns)
-    rights = [all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
-    if _is_terminal(sys.stdout) and not os.environ.get("NO_COLOR"):
-        _print_rich_table(title, columns, cells, rights)
+        for name in spare:
+            if _measure_table(table, breaking=is_rich) > width:
+                table = [column for column in table if column[0] != name]
+    if is_rich and _measure_table(table, breaking=True, folding=True) <= width:
+        if _measure_table(table) > width:
+            table = [[head.replace(" ", "\n") if _are_figures(own) else head, *own] for head, *own in table]
+        _print_rich_table(title, table)
     else:
-        _print_plain_table(title, columns, cells, rights)
+        _print_plain_table(title, table)
 
 
-def _leave_out(
-    spare: Sequence[str], columns: Sequence[str], cells: list[list[str]], width: int
-) -> tuple[list[str], list[list[str]]]:
-    """As few of the spare columns as have to go, in their order, for a table to be that wide."""
-    table = [list(column) for column in zip(columns, *cells, strict=True)]
-    for name in spare:
-        if sum(max(map(len, column)) + 3 for column in table) >= width:  # as rich draws it
-            table = [column for column in table if column[0] != name]
-    head, *rows = (list(row) for row in zip(*table, strict=True))
-    return head, rows
+def _are_figures(cells: Sequence[str]) -> bool:
+    return all(map(_NUMERIC.fullmatch, cells))
+
+
+def _measure_table(table: Sequence[Sequence[str]], *, breaking: bool = False, folding: bool = False) -> int:
+    """How wide columns are as rich draws them, with heads of figures broken and text folded, if wanted."""
+    width = _EDGE
+    for head, *cells in table:
+        are_figures = _are_figures(cells)
+        heads = head.split() if breaking and are_figures else [head]
+        own = max(map(len, (*heads, *cells)))
+        width += _SEAM + (own if are_figures or not folding else min(own, _FOLDED))
+    return width
 
 
 def find_picture_room() -> tuple[int, int] | None:
@@ -405,30 +419,28 @@ def _without_nonfinite(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def _print_plain_table(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], rights: Sequence[bool]
-) -> None:
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+def _print_plain_table(title: str, table: Sequence[Sequence[str]]) -> None:
+    columns = []
+    for head, *cells in table:
+        width = max(map(len, (head, *cells)))
+        pad = str.rjust if _are_figures(cells) else str.ljust
+        columns.append([pad(cell, width) for cell in (head, *cells)])
     if title:
         print(title)
-    for row in (columns, *cells):
-        padded = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, rights, strict=True)
-        ]
-        print("  ".join(padded).rstrip())
+    for row in zip(*columns, strict=True):
+        print("  ".join(row).rstrip())
 
 
-def _print_rich_table(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], rights: Sequence[bool]
-) -> None:
+def _print_rich_table(title: str, table: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for column, right in zip(columns, rights, strict=True):
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    Console(markup=False, highlight=False, emoji=False).print(table)
+    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for head, *cells in table:
+        are_figures = _are_figures(cells)
+        justify: Literal["left", "right"] = "right" if are_figures else "left"
+        shown.add_column(head, justify=justify, overflow="fold", no_wrap=are_figures)
+    for row in zip(*(cells for _, *cells in table), strict=True):
+        shown.add_row(*row)
+    Console(markup=False, highlight=False, emoji=False).print(shown)

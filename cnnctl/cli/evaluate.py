@@ -14,6 +14,7 @@ from cnnctl.cli import display
 from cnnctl.cli.groups import ExampleCommand
 from cnnctl.cli.options import checkpoint_option, data_dir_option, json_option, run_argument, runs_dir_option
 from cnnctl.cli.watch import Watcher, describe_run
+from cnnctl.errors import RunError
 
 if TYPE_CHECKING:
     from cnnctl.train.api import Examination
@@ -51,9 +52,16 @@ def evaluate(
     found = api.Run.read(find_run(run, Path(runs_dir)))
     started = perf_counter()
     with Watcher() as watcher:
-        examination = api.examine(found, checkpoint=checkpoint, data_dir=data_dir, observer=watcher)
+        examination = api.examine(
+            found, checkpoint=checkpoint, data_dir=data_dir, observer=watcher, save=False
+        )
     evaluation = examination.evaluation
-    picture = draw_mistakes_picture(examination, found.path / "eval" / f"{checkpoint}-mistakes.png")
+    picture, failure = None, None
+    try:
+        api.save_evaluation(found, checkpoint, evaluation)
+        picture = draw_mistakes_picture(examination, found.path / "eval" / f"{checkpoint}-mistakes.png")
+    except (RunError, OSError) as error:
+        failure = error  # the scores are known all the same
     if found.status != "finished":
         display.warn(f"the run is {found.status}; these are its weights after step {evaluation.step}")
     if as_json:
@@ -68,12 +76,14 @@ def evaluate(
         details = {split: asdict(found) for split, found in evaluation.details.items()}
         document = {**describe_run("eval", scored), "checkpoint": checkpoint, "details": details}
         display.print_json({**document, "mistakes_picture": picture and str(picture)})
-        return
-    _print_scores(evaluation)
-    _print_worst_classes(evaluation)
-    if picture:
-        display.print_text(f"most confident mistakes: {picture}")
-    display.print_text(str(found.path))
+    else:
+        _print_scores(evaluation)
+        _print_worst_classes(evaluation)
+        if picture:
+            display.print_text(f"most confident mistakes: {picture}")
+        display.print_text(str(found.path))
+    if failure:
+        raise failure
 
 
 def draw_mistakes_picture(examination: "Examination", path: Path) -> Path | None:
@@ -115,4 +125,5 @@ def _print_worst_classes(evaluation: "Evaluation") -> None:
         rows.append((found.name, f"{found.images:,}", *figures, taken_for))
     display.print_text("")
     columns = (f"{split} class", "images", "precision", "recall", "F1", "most often taken for")
-    display.print_table(f"the worst classes by F1, of {len(details.classes):,}", columns, rows)
+    title = f"the worst classes by F1, of {len(details.classes):,}"
+    display.print_table(title, columns, rows, spare=("images", "precision", "recall"))

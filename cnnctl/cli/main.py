@@ -5,6 +5,7 @@ answers at once. Computes nothing and prints through `display` only.
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -176,6 +177,11 @@ def _report(error: BaseException) -> int:
         case click.NoSuchOption():
             display.error(_suggest_override(error) or error.format_message())
             return 2
+        case click.UsageError(ctx=click.Context(command=command)) if _takes_overrides(command):
+            message = error.format_message()
+            override = re.search(r"unexpected extra arguments? \(([\w.]+=\S*)\)", message)
+            display.error(f"{message}; for a config's field give -o {override[1]}" if override else message)
+            return 2
         case click.ClickException():
             display.error(error.format_message())
             return 2
@@ -202,10 +208,13 @@ def _report(error: BaseException) -> int:
             return 1
 
 
+def _takes_overrides(command: click.Command) -> bool:
+    return any("-o" in parameter.opts for parameter in command.params)
+
+
 def _suggest_override(error: click.NoSuchOption) -> str | None:
     """An error line for what is no option but a field of the config, where those can be overridden."""
-    command = error.ctx.command if error.ctx else None
-    if not command or not any("-o" in parameter.opts for parameter in command.params):
+    if not error.ctx or not _takes_overrides(error.ctx.command):
         return None
     from cnnctl.config import RunConfig
 

@@ -32,6 +32,7 @@ COLUMNS = (
     "relative",
     "parity",
 )
+SPARE = ("runs", "relative", "spread", "allowed")
 
 
 @click.command(
@@ -119,7 +120,7 @@ def _print_tables(report: "Report") -> None:
                 facts.append(f"seconds of {display.format_count(case.calls, 'call')}")
             if (case, direction) != (report.cases[0], "forward"):
                 display.print_text("")
-            display.print_table("; ".join(facts), COLUMNS, [_show_row(row) for row in rows])
+            display.print_table("; ".join(facts), COLUMNS, [_show_row(row) for row in rows], spare=SPARE)
 
 
 def _render_tables(report: "Report") -> str:

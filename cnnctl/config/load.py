@@ -95,7 +95,7 @@ def read_tree(path: str) -> dict[str, Any]:
 
 
 def _read_tree(path: str, named_by: str = "", above: tuple[str, ...] = ()) -> Node:
-    tree = read_yaml(path, named_by)
+    tree = read_yaml(path, named_by, "" if named_by else "; cnnctl config init writes one")
     folder, identity = os.path.dirname(path), os.path.realpath(path)
     if identity in above:
         raise ConfigError(f"{named_by}: {path} leads back to itself; give another file")

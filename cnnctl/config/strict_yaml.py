@@ -68,12 +68,14 @@ class Node:
         return self.value
 
 
-def read_yaml(path: str, named_by: str = "") -> Node:
+def read_yaml(path: str, named_by: str = "", hint: str = "") -> Node:
     """Read one YAML file. `named_by` says where the file's name was found, for the error line.
+
+    `hint` ends that line where there is no such file, and none of nearly that name.
 
     Raises ConfigError if it cannot be read or breaks a rule above.
     """
-    data = _read_bytes(path, f"{named_by}: {path}" if named_by else path)
+    data = _read_bytes(path, f"{named_by}: {path}" if named_by else path, hint)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -254,14 +256,14 @@ def _describe_control(found: re.Match[str]) -> str:
     return f"character U+{ord(found[0]):04X} is not allowed; give printable text"
 
 
-def _read_bytes(path: str, place: str) -> bytes:
+def _read_bytes(path: str, place: str, hint: str) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or device might never end
             raise ConfigError(f"{place}: not a regular file; give a YAML file")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{place}: no such file{_suggest_file(path)}") from None
+        raise ConfigError(f"{place}: no such file{_suggest_file(path) or hint}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{place}: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > MAX_BYTES:
@@ -275,5 +277,5 @@ def _suggest_file(path: str) -> str:
         files = [entry for entry in os.listdir(folder or ".") if entry.endswith((".yaml", ".yml"))]
     except OSError:
         return ""
-    nearest = get_close_matches(name, files, n=1)
+    nearest = get_close_matches(name, files, n=1, cutoff=0.7)
     return f"; did you mean {os.path.join(folder, nearest[0])}?" if nearest else ""

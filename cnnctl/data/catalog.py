@@ -407,7 +407,16 @@ def _describe_absence(entry: Entry, data_dir: PathLike | None) -> str:
     files = ", ".join(file.name for file, _ in missing)
     folder = choose_data_dir(data_dir) / entry.name
     searched = ", ".join(map(str, list_data_dirs(data_dir)))
-    return f"{entry.name}: not found in {searched}; put {files} from {entry.mirrors[0]} into {folder}"
+    names = {form.name for form in entry.forms}
+    too_deep = [
+        f"; {directory} is one folder too deep"
+        for directory in list_data_dirs(data_dir)
+        if directory.name in names and directory.is_dir()
+    ]
+    return (
+        f"{entry.name}: not found in {searched}{''.join(too_deep)}; "
+        f"put {files} from {entry.mirrors[0]} into {folder}"
+    )
 
 
 def _describe_forms(entry: Entry) -> str:

@@ -187,8 +187,9 @@ def examine(
     runs_dir: PathLike = "runs",
     data_dir: PathLike | None = None,
     observer: Observer | None = None,
+    save: bool = True,
 ) -> Examination:
-    """Score a checkpoint of a run on whole splits; write that to its `eval/<checkpoint>.json` if it is all.
+    """Score a checkpoint of a run on whole splits; save that, if it is of all: see `save_evaluation`.
 
     Besides loss and accuracy that has top-5 accuracy, a confusion matrix, figures for each class, and
     the most confident mistakes. `run` is a `Run`, a run's directory, its name, or "latest". `observer`
@@ -202,9 +203,14 @@ def examine(
     directory, loaded = _open(run, checkpoint, runs_dir, observer)
     experiment = _rebuild(directory, loaded, data_dir, observer)
     evaluation = examine_splits(experiment, loaded.metadata.progress.step, splits)
-    if set(splits) == set(SPLITS):  # what is there tells of all
+    if save and set(splits) == set(SPLITS):  # what is there tells of all
         write_evaluation(directory, checkpoint, evaluation)
     return _illustrate(evaluation, experiment.splits)
+
+
+def save_evaluation(run: Run, checkpoint: Literal["last", "best"], evaluation: Evaluation) -> None:
+    """Write it to the run's `eval/<checkpoint>.json`. Raises RunError when the disk refuses."""
+    write_evaluation(RunDirectory(run.path), checkpoint, evaluation)
 
 
 def recall_examination(

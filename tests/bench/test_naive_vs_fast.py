@@ -314,7 +314,7 @@ def test_a_place_where_nothing_can_be_written(record, tmp_path):
 def test_pytorch_missing_is_noted(cases):
     notes = []
     measure_naive_vs_fast([cases["linear"]], ENGINE, note=notes.append)
-    assert notes[0] == "PyTorch is not installed, so it has no rows; for some: pip install 'cnnctl[torch]'"
+    assert notes[0] == "PyTorch is not installed, so it has no rows; for some: pip install torch"
 
 
 class TestPyTorch:

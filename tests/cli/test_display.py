@@ -112,6 +112,20 @@ class TestTable:
         display.print_table("Scores", ("split", "loss", "accuracy", "images"), ROWS, spare=("images", "loss"))
         assert capsys.readouterr().out == self.PLAIN
 
+    @pytest.mark.parametrize(("columns", "head"), [("40", "forward ms"), ("34", "ms"), ("20", "forward ms")])
+    def test_figures_are_never_broken(
+        self, on_terminal: Callable[[], Capture], monkeypatch: pytest.MonkeyPatch, columns: str, head: str
+    ) -> None:
+        """Their heads are, between words; where even that is too wide, nothing is."""
+        terminal = on_terminal()
+        monkeypatch.setenv("COLUMNS", columns)
+        rows = [("conv1", "123456.789", "99 %"), ("linear1", None, "1 %")]
+        display.print_table("", ("operation", "forward ms", "% of peak"), rows)
+        lines = terminal.readouterr().out.splitlines()
+        assert any(line.rstrip().endswith(("of peak", "of", "peak")) or head in line for line in lines)
+        assert any("conv1" in line and "123456.789" in line and "99 %" in line for line in lines)
+        assert ("forward ms" in "".join(lines)) is (head == "forward ms")
+
     def test_without_rows(self, capsys: Capture) -> None:
         display.print_table("", ("a", "b"), [])
         assert capsys.readouterr().out == "a  b\n"

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnnctl.errors import RunError
 from cnnctl.train import scores
 from cnnctl.train.api import Run, train
+from cnnctl.train.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -177,3 +179,15 @@ def test_weights_of_an_unfinished_run_are_scored_with_a_warning(evaluate, run):
     code, out, err = evaluate("latest")
     assert (code, "test" in out) == (0, True)
     assert err == "cnnctl: warning: the run is diverged; these are its weights after step 10\n"
+
+
+@pytest.mark.parametrize("args", [(), ("--json",)])
+def test_scores_that_cannot_be_written_are_told_all_the_same(evaluate, run, monkeypatch, args):
+    def refuse(run, file, document):
+        raise RunError(f"{run.path / file}: Permission denied")
+
+    monkeypatch.setattr(RunDirectory, "write_json", refuse)
+    code, out, err = evaluate("latest", *args)
+    assert code == 1
+    assert (str(run.test.accuracy) if args else f"{100 * run.test.accuracy:.2f} %") in out
+    assert err == f"cnnctl: error: {run.path / 'eval/last.json'}: Permission denied\n"

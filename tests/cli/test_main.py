@@ -170,6 +170,10 @@ class TestUsage:
                 ["train", "--batch-size=3"],
                 "No such option '--batch-size'; for the config's field give -o solver.b",
             ),
+            (
+                ["train", "c.yaml", "solver.l2=0"],
+                "Got unexpected extra argument (solver.l2=0); for a config's field give -o solver.l2=0",
+            ),
             (["train", "--jason"], "No such option '--jason'. Did you mean '--json'?"),
             (["config", "show"], "Missing argument 'FILE'; usage: cnnctl config show [OPTIONS] FILE"),
             (["config", "show", "a", "b"], "Got unexpected extra argument (b)"),
@@ -253,12 +257,20 @@ class TestProcess:
 
     def test_a_missing_config(self, run_process: Run, tmp_path: Path) -> None:
         code, out, err = run_process("config", "show", tmp_path / "no.yaml")
-        assert (code, out, err) == (2, "", f"cnnctl: error: {tmp_path}/no.yaml: no such file\n")
+        assert (code, out, err) == (
+            2,
+            "",
+            f"cnnctl: error: {tmp_path}/no.yaml: no such file; cnnctl config init writes one\n",
+        )
 
     def test_a_name_that_is_no_text(self, run_process: Run, tmp_path: Path) -> None:
         name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.yaml")
         code, out, err = run_process("config", "show", name)
-        assert (code, out, err) == (2, "", f"cnnctl: error: {tmp_path}/\\udcff.yaml: no such file\n")
+        assert (code, out, err) == (
+            2,
+            "",
+            f"cnnctl: error: {tmp_path}/\\udcff.yaml: no such file; cnnctl config init writes one\n",
+        )
 
     def test_a_full_disk(self, run_process: Run) -> None:
         with open("/dev/full", "w") as full:

@@ -66,7 +66,7 @@ def test_tables_and_a_path(run, shapes, tmp_path):
     assert tables[1].split() == list(command.COLUMNS)
     assert [line.split()[0] for line in tables[2:5]] == ["naive", "im2col", "fast"]
     assert [line.split()[-1] for line in tables[2:5]] == ["-", "ok", "ok"]
-    assert "pip install 'cnnctl[torch]'" in err.splitlines()[0]
+    assert "pip install torch" in err.splitlines()[0]
     assert "tiny-conv, forward: naive, and the others held against it" in err
 
 

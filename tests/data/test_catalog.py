@@ -250,6 +250,12 @@ class TestLoad:
         )
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_data_directory_that_is_one_folder_too_deep(self, tmp_path: Path, home: Path) -> None:
+        (tmp_path / "mnist").mkdir()
+        with pytest.raises(DataError) as caught:
+            load_dataset("mnist", data_dir=tmp_path / "mnist", download=False)
+        assert f"{home}; {tmp_path / 'mnist'} is one folder too deep; put " in str(caught.value)
+
     def test_without_leave_to_download_it_names_the_command(self, home: Path, downloads: list[str]) -> None:
         with pytest.raises(DataError) as caught:
             load_dataset("cifar10", download=False)

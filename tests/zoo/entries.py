@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
 ENTRIES = (
     Entry("quickstart", "three convolutions"),
-    Entry("shapes_shallow", "one filter, 6x6 images, squared error"),
+    Entry("shapes_shallow", "one filter, 6x6 images, squared error: to be followed, not to be good"),
     Entry("mnist_simple", "SimpleConvNet", "test 98.73 (Saito)"),
     Entry("mnist_simple_augmented", "SimpleConvNet, same cost", "test 98.73 (Saito)"),
     Entry("mnist_lenet5_classic", "LeNet-5, sigmoids, subsampling", "test 99.05 (LeCun et al.)"),
