@@ -288,10 +288,19 @@ def test_an_absurd_number_of_threads_is_refused(threads: int) -> None:
         FastBackend(threads=threads)
 
 
-@pytest.mark.parametrize("window", [Window.create(1, stride=2**61, padding=2**60), Window.create(1, 2**61)])
-def test_extents_that_overflow_are_refused(window: Window) -> None:
+@pytest.mark.parametrize(
+    ("window", "line"),
+    [
+        (Window.create(1, stride=2**61, padding=2**60), "^padded image: .* more than 1099511627776$"),
+        (
+            Window.create(1, 2**61),
+            r"^stride: \(2305843009213693952, .*\) is longer than any image; give at most",
+        ),
+    ],
+)
+def test_extents_that_overflow_are_refused(window: Window, line: str) -> None:
     x, w = np.zeros((1, 1, 2, 2), np.float32), np.zeros((1, 1, 1, 1), np.float32)
-    with pytest.raises(ShapeError, match=r"more than 1099511627776|stride: .* longer than any image"):
+    with pytest.raises(ShapeError, match=line):
         create_backend("fast").conv_forward(x, w, None, window)
 
 

@@ -122,7 +122,6 @@ class TestTable:
         rows = [("conv1", "123456.789", "99 %"), ("linear1", None, "1 %")]
         display.print_table("", ("operation", "forward ms", "% of peak"), rows)
         lines = terminal.readouterr().out.splitlines()
-        assert any(line.rstrip().endswith(("of peak", "of", "peak")) or head in line for line in lines)
         assert any("conv1" in line and "123456.789" in line and "99 %" in line for line in lines)
         assert ("forward ms" in "".join(lines)) is (head == "forward ms")
 
